@@ -1,0 +1,44 @@
+"""What a user gets: frozen records, plain Python values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One moment of a refinement: token ids (MASK where undecided) and their log-probabilities."""
+
+    tokens: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """A decoded token sequence; scores are log-probabilities, one a token; steps counts the refinements it took."""
+
+    tokens: tuple[int, ...]
+    scores: tuple[float, ...]
+    steps: int = 0
+    trace: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """A word and its confidence in 0..1: the least of its tokens'."""
+
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """The words heard in one recording. duration in seconds; confidence: the mean of its words', 0 when there is none."""
+
+    text: str
+    words: tuple[Word, ...]
+    duration: float
+    confidence: float
+    steps: int = 0
+    trace: tuple[Step, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
