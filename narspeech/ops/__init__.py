@@ -1,0 +1,1 @@
+"""Pure tensor functions without parameters, each tested against a brute-force reference."""
