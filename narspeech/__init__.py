@@ -1,0 +1,37 @@
+"""narspeech: non-autoregressive speech-to-text.
+
+    import narspeech
+    print(narspeech.transcribe("speech.flac").text)
+
+The names below are imported when first used, so that `import narspeech` and `narspeech --help` need not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from narspeech.checkpoint import load as load
+    from narspeech.transcriber import transcribe as transcribe
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "load", "transcribe"]
+
+_LAZY = {
+    "load": "narspeech.checkpoint",
+    "transcribe": "narspeech.transcriber",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'narspeech' has no attribute {name!r}")
+    value: object = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

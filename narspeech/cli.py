@@ -1,0 +1,126 @@
+"""The `narspeech` command: picks the feature that a first word names and lets it read the rest.
+
+A feature's file has `main(argv) -> int`, imported only when chosen, so that `narspeech --help` stays instant.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from narspeech import __version__
+from narspeech.errors import NarspeechError
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
+_MALLOC_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+class Command(NamedTuple):
+    """The module whose `main` runs the command, and its line in the help."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "transcribe": Command("narspeech.transcriber", "write down what is said in sound files"),
+    "evaluate": Command("narspeech.evaluate.report", "score hypotheses against references: WER and CER"),
+    "run": Command("narspeech.recipe", "prepare, train, average, decode and score by a recipe"),
+}
+
+
+def help_text() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return (
+        "usage: narspeech COMMAND [OPTIONS]\n\n"
+        "Non-autoregressive speech-to-text.\n\n"
+        f"commands:\n{rows}\n\n"
+        "options:\n  -h, --help     show this text; `narspeech COMMAND --help` shows a command's options\n"
+        "  -V, --version  show the version\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0 everything done; 1 a part failed or the system refused to read or write; 2 bad usage or input; 130 interrupted;
+    141 the reader of the output went away.
+    """
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # a closed pipe or a full disk must show here, not while the interpreter shuts down
+        return code
+    except NarspeechError as error:
+        return _complain(str(error), 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141
+    except OSError as error:
+        _silence_stdout()
+        return _complain(str(error), 1)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv:
+        print(help_text(), end="", file=sys.stderr)
+        return 2
+    first, rest = argv[0], argv[1:]
+    if first in ("-h", "--help"):
+        print(help_text(), end="")
+        return 0
+    if first in ("-V", "--version"):
+        print(f"narspeech {__version__}")
+        return 0
+    if first not in COMMANDS:
+        close = difflib.get_close_matches(first, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see `narspeech --help`"
+        return _complain(f"expected a command ({', '.join(COMMANDS)}), received {first!r}: {hint}", 2)
+    keep_freed_memory()
+    code: int = import_module(COMMANDS[first].module).main(rest)
+    return code
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep large freed blocks for the next batch instead of giving them back; True where it did.
+
+    Each batch otherwise faults its activations in afresh, which can cost a large part of the throughput on a CPU.
+    Only the command does this: a library must not set a process-wide policy for its host. Does nothing without
+    glibc, and nothing where the user set malloc's own variables.
+    """
+    if any(name in os.environ for name in _MALLOC_SETTINGS):
+        return False
+    try:
+        os.confstr("CS_GNU_LIBC_VERSION")
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, ValueError):
+        return False  # Windows, macOS, musl
+    # glibc before 2.35 refuses a threshold above 32 MiB. Setting the trim threshold alone would do harm: it freezes
+    # the other one at 128 KiB.
+    if not any(mallopt(_MMAP_THRESHOLD, threshold) for threshold in (1 << 30, 1 << 25)):
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def _complain(message: str, code: int) -> int:
+    print("narspeech:", " ".join(message.splitlines()), file=sys.stderr)
+    return code
+
+
+def _silence_stdout() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's last flush does not fail again."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # a stand-in without a file descriptor has no last flush to fear
+
+
+if __name__ == "__main__":
+    sys.exit(main())

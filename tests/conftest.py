@@ -1,0 +1,43 @@
+"""What every test stands on: fixed seeds and no network."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# Never a deadline: tests do not judge time. On a build server the examples are the same in every run.
+settings.register_profile("default", deadline=None)
+settings.register_profile("server", deadline=None, derandomize=True)
+settings.load_profile("server" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same random numbers whatever ran before; a file that never loads torch does not pay for it."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections stay on this machine: a test that reaches further fails, also where there is a network."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        local = self.family == getattr(socket, "AF_UNIX", None) or (
+            isinstance(address, tuple) and address[0] in ("127.0.0.1", "::1", "localhost")
+        )
+        if not local:
+            raise RuntimeError(f"expected no network in tests, received a connection to {address!r}: use a local fake")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -1,0 +1,223 @@
+"""The command dispatches, explains itself, and turns failures into one line and an exit code."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
+
+import pytest
+
+import narspeech
+from narspeech import cli
+from narspeech.errors import AudioError
+
+
+class Feature:
+    """Stands in for a feature's module: remembers its arguments, then does what it was told to."""
+
+    def __init__(self, outcome: int | BaseException) -> None:
+        self.outcome = outcome
+        self.received: list[str] | None = None
+
+    def main(self, argv: list[str]) -> int:
+        self.received = argv
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.fixture(autouse=True)
+def _malloc_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test process keeps its allocator's settings."""
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException) -> Feature:
+    feature = Feature(outcome)
+    monkeypatch.setitem(sys.modules, cli.COMMANDS["transcribe"].module, feature)
+    return feature
+
+
+def run(*arguments: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_command(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([flag]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name} " in output.out
+        assert command.summary in output.out
+
+
+def test_help_loads_nothing_heavy() -> None:
+    done = run(
+        "-c",
+        "import sys; from narspeech.cli import main; main(['--help'])\n"
+        "sys.exit(' '.join({'torch', 'numpy', 'tyro', 'rich'} & set(sys.modules)) or None)",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([flag]) == 0
+    assert capsys.readouterr().out == f"narspeech {narspeech.__version__}\n"
+
+
+def test_nothing_asked_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == cli.help_text()
+
+
+@pytest.mark.parametrize(("word", "hint"), [("transcribed", "did you mean 'transcribe'?"), ("xyz", "narspeech --help")])
+def test_unknown_command(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([word]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert repr(word) in message
+    assert hint in message
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_the_feature_gets_the_rest_and_gives_the_code(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    feature = install(monkeypatch, code)
+    assert cli.main(["transcribe", "--steps", "3", "a.wav"]) == code
+    assert feature.received == ["--steps", "3", "a.wav"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "message"),
+    [
+        (AudioError("expected sound,\nreceived none"), 2, "narspeech: expected sound, received none\n"),
+        (OSError(28, "No space left on device", "out.txt"), 1, "[Errno 28] No space left on device: 'out.txt'\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(32, "Broken pipe"), 141, ""),
+    ],
+)
+def test_failures_become_codes(
+    outcome: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    install(monkeypatch, outcome)
+    assert cli.main(["transcribe"]) == code
+    error = capsys.readouterr().err
+    assert error.endswith(message)
+    assert error.count("\n") == (1 if message else 0)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["transcribe"])
+
+
+def test_the_usage_error_of_a_feature_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, SystemExit(2))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["transcribe", "--nonsense"])
+    assert caught.value.code == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end differently")
+def test_a_reader_that_went_away_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run("-m", "narspeech", "--help", stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = run("-m", "narspeech", "--help", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "narspeech: [Errno 28] No space left on device\n"
+
+
+class Allocator:
+    """glibc's mallopt as far as it matters here: accepts thresholds up to a limit, and remembers them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.settings: dict[int, int] = {}
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        if parameter == -3 and value > self.limit:
+            return 0
+        self.settings[parameter] = value
+        return 1
+
+
+def load_allocator(monkeypatch: pytest.MonkeyPatch, allocator: object) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.setattr(os, "confstr", lambda _: "glibc 2.36", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: allocator)
+
+
+@pytest.mark.parametrize(("limit", "threshold"), [(1 << 40, 1 << 30), (1 << 25, 1 << 25)])
+def test_freed_memory_is_kept(limit: int, threshold: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocator = Allocator(limit)
+    load_allocator(monkeypatch, allocator)
+    assert cli.keep_freed_memory()
+    assert allocator.settings == {-3: threshold, -1: 2**31 - 1}
+
+
+def test_trimming_is_left_alone_where_the_threshold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    allocator = Allocator(limit=0)
+    load_allocator(monkeypatch, allocator)
+    assert not cli.keep_freed_memory()
+    assert allocator.settings == {}
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_allocator(monkeypatch, SimpleNamespace())
+    assert not cli.keep_freed_memory()
+
+    def unknown(_: str) -> str:
+        raise ValueError("unrecognized configuration name")
+
+    load_allocator(monkeypatch, Allocator(1 << 40))
+    monkeypatch.setattr(os, "confstr", unknown, raising=False)
+    assert not cli.keep_freed_memory()
+
+
+@pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_the_users_own_setting_wins(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocator = Allocator(1 << 40)
+    load_allocator(monkeypatch, allocator)
+    monkeypatch.setenv(name, "1")
+    assert not cli.keep_freed_memory()
+    assert allocator.settings == {}
+
+
+def test_the_face_is_lazy_and_complete() -> None:
+    assert {"load", "transcribe"} <= set(dir(narspeech))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        narspeech.nonsense  # noqa: B018
+    done = run("-c", "import sys, narspeech; sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["load", "transcribe"])
+def test_the_face_leads_to_its_functions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = object()
+    monkeypatch.setitem(sys.modules, narspeech._LAZY[name], SimpleNamespace(**{name: function}))
+    monkeypatch.delitem(vars(narspeech), name, raising=False)
+    assert getattr(narspeech, name) is function
+    monkeypatch.delitem(vars(narspeech), name)
