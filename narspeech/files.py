@@ -14,7 +14,8 @@ os.umask(_UMASK)
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to a temporary name in the same folder, sync it, rename it to `path` and sync the folder.
 
-    The folder must exist. On any failure (a full disk, a kill) what stood at `path` before stays untouched. Raises OSError.
+    The folder must exist. On any failure (a full disk, a kill) what stood at `path` before stays untouched. Raises
+    OSError.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
     temporary = Path(name)
@@ -39,4 +40,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-

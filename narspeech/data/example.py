@@ -1,0 +1,135 @@
+"""One utterance with its reference text, and the JSONL manifests that list them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from narspeech.errors import ManifestError
+from narspeech.files import write_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """An utterance: the part [start, start + duration) seconds of a sound file, and the words spoken there."""
+
+    id: str
+    audio: str
+    text: str
+    duration: float
+    start: float = 0.0
+    speaker: str | None = None
+
+
+# What each field must hold; bool is no number here although Python says so.
+_FIELDS: dict[str, str] = {
+    "id": "a non-empty string",
+    "audio": "a non-empty string",
+    "text": "a string",
+    "duration": "a positive number of seconds",
+    "start": "a number of seconds, 0 or more",
+    "speaker": "a string or null",
+}
+_REQUIRED = ("id", "audio", "text", "duration")
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[Example]:
+    """The examples of a JSONL manifest, one object a line with the fields of `Example` (start and speaker optional).
+
+    A relative audio path is meant from the manifest's own folder. Blank lines are skipped. Raises ManifestError, naming
+    the file and line, on anything malformed and on an id that occurs twice.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"expected a readable UTF-8 manifest at {path}, received: {error}") from error
+    folder = path.absolute().parent
+    examples: list[Example] = []
+    first_seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        example = _parse(line, f"{path}, line {number}", folder)
+        if example.id in first_seen:
+            raise ManifestError(
+                f"{path}, line {number}: expected every id once, received {example.id!r} again "
+                f"(first on line {first_seen[example.id]}); rename or remove one of them"
+            )
+        first_seen[example.id] = number
+        examples.append(example)
+    return examples
+
+
+def write_manifest(path: str | os.PathLike[str], examples: Iterable[Example]) -> None:
+    """Write a JSONL manifest atomically; audio below its folder is named relative to it, so that both can move.
+
+    Raises ManifestError when two examples share an id.
+    """
+    path = Path(path)
+    folder = path.absolute().parent
+    seen: set[str] = set()
+    lines: list[str] = []
+    for example in examples:
+        if example.id in seen:
+            raise ManifestError(f"expected every id once for {path}, received {example.id!r} twice; rename one of them")
+        seen.add(example.id)
+        audio = Path(example.audio).absolute()
+        written = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
+        fields = dataclasses.asdict(dataclasses.replace(example, audio=str(written)))
+        lines.append(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, "".join(lines).encode())
+
+
+def _parse(line: str, where: str, folder: Path) -> Example:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{where}: expected one JSON object, received {_shorten(line)} ({error})") from error
+    if not isinstance(fields, dict):
+        raise ManifestError(f"{where}: expected one JSON object, received {_shorten(line)}")
+    for name in _REQUIRED:
+        if name not in fields:
+            raise ManifestError(
+                f"{where}: expected the field {name!r} ({_FIELDS[name]}), received only {sorted(fields)}"
+            )
+    for name, value in fields.items():
+        if name not in _FIELDS:
+            # An ignored misspelling ("strat") would quietly train on the wrong part of a recording.
+            raise ManifestError(
+                f"{where}: expected only the fields {list(_FIELDS)}, received {name!r}; remove or rename it"
+            )
+        if not _valid(name, value):
+            raise ManifestError(f"{where}: expected {name!r} to be {_FIELDS[name]}, received {_shorten(repr(value))}")
+    return Example(
+        id=fields["id"],
+        audio=str(folder / fields["audio"]),
+        text=fields["text"],
+        duration=float(fields["duration"]),
+        start=float(fields.get("start", 0.0)),
+        speaker=fields.get("speaker"),
+    )
+
+
+def _valid(name: str, value: Any) -> bool:
+    if name in ("id", "audio"):
+        return isinstance(value, str) and bool(value.strip())
+    if name == "text":
+        return isinstance(value, str)
+    if name == "speaker":
+        return value is None or isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    seconds = float(value) if abs(value) < 1e300 else math.inf
+    return math.isfinite(seconds) and (seconds > 0 if name == "duration" else seconds >= 0)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
