@@ -60,6 +60,7 @@ class Whole:
     limit: int | None = None
     label: str | None = None
     window: int | Literal["all"] = "all"
+    mixed: str | int | float = ""
     cached: bool = False
     folder: Path = Path("data")
 
@@ -80,6 +81,7 @@ def configs() -> st.SearchStrategy[Whole]:
         limit=st.none() | st.integers(),
         label=st.none() | st.text(),
         window=st.integers() | st.just("all"),
+        mixed=st.text() | st.integers() | floats,
         cached=st.booleans(),
     )
 
@@ -177,6 +179,9 @@ def test_only_a_mapping_is_a_configuration(data: Any) -> None:
         ({"name": "none"}, Whole(name="none")),
         ({"window": "5"}, Whole(window=5)),
         ({"window": "all"}, Whole()),
+        ({"mixed": "12"}, Whole(mixed=12)),
+        ({"mixed": "1.5"}, Whole(mixed=1.5)),
+        ({"mixed": "x"}, Whole(mixed="x")),
         ({"cached": "True"}, Whole(cached=True)),
         ({"folder": "a/b"}, Whole(folder=Path("a/b"))),
     ],
