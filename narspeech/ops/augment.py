@@ -81,7 +81,7 @@ def _spans(
     features: Padded, count: int, total: Tensor, widest: Tensor, size: int, generator: torch.Generator | None
 ) -> Tensor:
     """(B, size) bool: the union of `count` spans a row, each of 0 ... widest positions among the first `total`."""
-    draws = _draws(len(total), 2 * count, features, generator).view(-1, count, 2)
+    draws = _draws(len(total), 2 * count, features, generator).view(len(total), count, 2)
     total, widest = total[:, None], widest[:, None]
     width = _integers(draws[..., 0], widest + 1)
     start = _integers(draws[..., 1], total - width + 1)
