@@ -1,0 +1,154 @@
+"""From a listing of sounds and texts to a checked manifest: what every recipe's prepare.py does last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+from rich.console import Console
+from rich.progress import Progress
+
+from narspeech.data.example import Example, read_manifest, write_manifest
+from narspeech.errors import AudioError, ManifestError, NarspeechError
+
+# What counts as a sound when a corpus is listed; whether it can be read is found out by reading.
+SOUND_SUFFIXES = frozenset(
+    {".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".m4a", ".webm"}
+)
+# Most of the time goes to waiting for the disk.
+WORKERS = 8
+# Above this a header's count of frames is not believed (a week at 16 kHz).
+MAX_SECONDS = 7 * 24 * 3600.0
+
+
+class Utterance(NamedTuple):
+    """One line of a corpus before its sound has been looked at."""
+
+    id: str
+    audio: Path
+    text: str
+    speaker: str | None
+
+
+def write_part(path: Path, utterances: Sequence[Utterance]) -> Path:
+    """Write the manifest of whole recordings at `path` and return it; text is lower-cased, the durations are measured.
+
+    Run again, durations are taken from the manifest that is there, save those of sounds that changed since; a
+    manifest that would come out the same is left untouched. Raises ManifestError on texts that are empty, AudioError
+    on sounds that cannot be read, naming up to five and their count.
+    """
+    if not utterances:
+        raise ManifestError(f"expected utterances for {path.name}, received none; check the folder's layout")
+    refuse(
+        [f"{utterance.id} in {utterance.audio}" for utterance in utterances if not utterance.text.strip()],
+        "a text for every utterance",
+        "without one",
+    )
+    earlier = _earlier(path)
+    known = {example.audio: example.duration for example in earlier}
+    # A sound as new as the manifest may have changed just after it was measured.
+    written = path.stat().st_mtime_ns if earlier else 0
+    new = [utterance.audio for utterance in utterances if not _unchanged(utterance.audio, known, written)]
+    known.update(zip(map(_name, new), measure(new), strict=True))
+    examples = [
+        Example(
+            id=utterance.id,
+            audio=_name(utterance.audio),
+            text=tidy(utterance.text),
+            duration=known[_name(utterance.audio)],
+            speaker=utterance.speaker,
+        )
+        for utterance in utterances
+    ]
+    if examples != earlier:
+        write_manifest(path, examples)
+    return path
+
+
+def measure(sounds: Sequence[Path]) -> list[float]:
+    """Seconds of every sound, from its header. Raises AudioError naming up to five that cannot be read."""
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with ThreadPoolExecutor(WORKERS) as pool, bar:
+        found = list(bar.track(pool.map(_seconds, sounds), total=len(sounds), description="reading sound headers"))
+    refuse(
+        [f"{sound} ({reason})" for sound, reason in zip(sounds, found, strict=True) if isinstance(reason, str)],
+        f"{len(found)} sounds that can be read",
+        "that cannot",
+        AudioError,
+    )
+    return [seconds for seconds in found if not isinstance(seconds, str)]
+
+
+def refuse(problems: Sequence[str], expected: str, received: str, error: type[NarspeechError] = ManifestError) -> None:
+    """Raise one `error` that counts the problems and names up to five of them; nothing happens when there are none."""
+    if problems:
+        named = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
+        raise error(f"expected {expected}, received {len(problems)} {received}: {named}; mend or remove them")
+
+
+def tidy(text: str) -> str:
+    """Lower case, single spaces."""
+    return " ".join(text.lower().split())
+
+
+def sounds_by_stem(folder: Path) -> dict[str, Path]:
+    """The sounds right in `folder` by name without suffix. Raises ManifestError where only the suffix differs."""
+    sounds: dict[str, Path] = {}
+    twice: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SOUND_SUFFIXES and not path.name.startswith("."):
+            if path.stem in sounds:
+                twice.append(f"{sounds[path.stem]} and {path.name}")
+            sounds[path.stem] = path
+    refuse(twice, "one sound an utterance", "with two")
+    return sounds
+
+
+def describe(manifest: Path) -> str:
+    """One line: utterances, hours and speakers of a manifest."""
+    examples = read_manifest(manifest)
+    hours = sum(example.duration for example in examples) / 3600
+    speakers = len({example.speaker for example in examples if example.speaker is not None})
+    return f"{manifest}: {len(examples)} utterances, {hours:.2f} hours, {speakers or 'unknown'} speakers"
+
+
+def _earlier(path: Path) -> list[Example]:
+    try:
+        return read_manifest(path) if path.exists() else []
+    except ManifestError:
+        return []
+
+
+def _unchanged(audio: Path, known: Iterable[str], written: int) -> bool:
+    if _name(audio) not in known:
+        return False
+    try:
+        state = audio.stat()
+    except OSError:
+        return False
+    # ctime as well: unpacking an archive sets mtime back to that of the archive.
+    return state.st_size > 0 and max(state.st_mtime_ns, state.st_ctime_ns) < written
+
+
+def _name(audio: Path) -> str:
+    return str(audio.absolute())
+
+
+def _seconds(sound: Path) -> float | str:
+    """Seconds of a sound, or why it has none."""
+    try:
+        if sound.stat().st_size == 0:
+            return "the file is empty"
+        info = soundfile.info(str(sound))
+    except OSError as error:
+        return error.strerror or str(error)
+    except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+        return str(error).rsplit(": ", 1)[-1]
+    seconds = info.frames / info.samplerate if info.samplerate > 0 else 0.0
+    if not 0 < seconds <= MAX_SECONDS:
+        return f"its header tells of {info.frames} frames at {info.samplerate} Hz"
+    return round(seconds, 6)
