@@ -148,7 +148,7 @@ class Fbank(Frontend):
         # One padded buffer for every block; asking the transform itself to pad would copy each of them once more.
         padded = samples.new_zeros(len(samples), min(step, frames.shape[1]), self.size)
         blocks = []
-        for part, offset in zip(frames.split(step, 1), offsets.split(step, 1), strict=True):
+        for part, offset in zip(torch.split(frames, step, 1), torch.split(offsets, step, 1), strict=True):
             block = padded[:, : part.shape[1]]
             torch.sub(part, offset, out=block[..., : window - 1]).mul_(self.window[1:])
             real, imaginary = torch.view_as_real(torch.fft.rfft(block)).unbind(-1)
@@ -228,6 +228,4 @@ def _mel_bands(config: FbankConfig, size: int) -> Tensor:
     edges = ends[0] + (ends[1] - ends[0]) / (config.num_mels + 1) * torch.arange(config.num_mels + 2)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     bins = mel(torch.arange(size // 2 + 1, dtype=torch.float64) * config.rate / size)[:, None]
-    bands = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
-    bands[-1] = 0  # Kaldi leaves the Nyquist bin out
-    return bands
+    return torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)

@@ -39,7 +39,7 @@ def time_warp(features: Padded, window: int, generator: torch.Generator | None =
     A row shorter than 2 * window + 3 frames has no room for an anchor and stays as it is.
     """
     data, lengths = features
-    if window <= 0 or data.shape[1] < 2 * window + 3:
+    if window <= 0:
         return features
     draws = _draws(len(data), 2, features, generator)
     room = lengths - 2 * window - 2  # anchors are window + 1 ... length - 2 - window: a moved one is strictly inside

@@ -196,8 +196,15 @@ def test_batch_mates_change_nothing() -> None:
     """Rows of the same place and draws agree whatever stands beside them and however far they are padded."""
     row, short, long = torch.randn(50, 80), torch.randn(30, 80), torch.randn(300, 80)
     with_short, with_long = (chain(Padded.pack([row, mate]), seeded(5)) for mate in (short, long))
+    tiny = [chain(Padded.pack([row[:8], mate]), seeded(5))[0, :8] for mate in (row[:1], long)]
+    assert torch.equal(*tiny)
     assert torch.equal(with_short[0, :50], with_long[0, :50])
     assert not torch.equal(with_short[0, :50], row)
+
+
+def test_no_frames() -> None:
+    features = Padded(torch.zeros(2, 0, 80), torch.zeros(2, dtype=torch.int64))
+    assert chain(features, seeded(0)).shape == (2, 0, 80)
 
 
 def test_seeds_decide() -> None:
