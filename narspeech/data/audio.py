@@ -220,7 +220,7 @@ def _read(reader: _Reader, tail: bytes, part: _Part) -> _Sound:
         )
     _check_channel(part, channels)
     first, count = part.first(rate), part.count(rate)
-    if first and (first >= reader.frames or reader.seek(first) != first):
+    if first and not _skip(reader, first):
         return _Sound(np.zeros(0, np.float32), rate, 0, 0)
     blocks: list[Samples] = []
     read = damaged = 0
@@ -244,6 +244,17 @@ def _read(reader: _Reader, tail: bytes, part: _Part) -> _Sound:
     if read < count and (broken or _cut_short(reader, first + read, tail)):
         warnings = (f"{part.name} is damaged or ends early: only {read / rate:.2f} s could be read",)
     return _Sound(samples, rate, damaged, values, warnings)
+
+
+def _skip(reader: _Reader, first: int) -> bool:
+    """Go to frame `first`; False if there is no such frame."""
+    if first >= reader.frames:
+        return False
+    # A decoder of mp3 or opus leans on what came before: it lands a second early and is heard out.
+    early = max(0, first - reader.samplerate)
+    if early and reader.seek(early) != early:
+        return False
+    return len(reader.read(first - early, dtype="float32", always_2d=True)) == first - early
 
 
 def _cut_short(reader: _Reader, end: int, tail: bytes) -> bool:
