@@ -31,7 +31,8 @@ soak: .venv/.dev ## the long proofs: fuzzing, kills, thousands of random cases
 bench: .venv/.dev ## speed measurements: every script in benchmarks/
 	@for script in benchmarks/*.py; do echo "$$script" && $(RUN) "$$script" || exit 1; done
 
-# A stamp is written last, so a set-up that failed or was stopped runs again. An existing .venv is kept.
+# A stamp is written last, so a set-up that failed or was stopped runs again. An existing .venv is kept. --no-compile
+# because byte code for all of torch and its company takes a minute, and only what is imported is needed.
 .venv/.core: EXTRAS =
 .venv/.dev: EXTRAS = [dev]
 .venv/.core .venv/.dev: pyproject.toml constraints.txt
@@ -42,6 +43,6 @@ bench: .venv/.dev ## speed measurements: every script in benchmarks/
 		$(if $(UV),uv venv --quiet --allow-existing --python "$(PYTHON)" .venv,$(PYTHON) -m venv .venv) || exit 1; \
 	fi
 	@echo "Setting up .venv: a few minutes the first time"
-	@$(if $(UV),uv pip install --quiet --python $(RUN),$(RUN) -m pip install --quiet --disable-pip-version-check) \
+	@$(if $(UV),uv pip install --quiet --python $(RUN),$(RUN) -m pip install --quiet --no-compile --disable-pip-version-check) \
 		-c constraints.txt -e ".$(EXTRAS)"
 	@touch $@
