@@ -254,7 +254,8 @@ def _skip(reader: _Reader, first: int) -> bool:
     early = max(0, first - reader.samplerate)
     if early and reader.seek(early) != early:
         return False
-    return len(reader.read(first - early, dtype="float32", always_2d=True)) == first - early
+    heard = len(reader.read(first - early, dtype="float32", always_2d=True))
+    return heard == first - early
 
 
 def _cut_short(reader: _Reader, end: int, tail: bytes) -> bool:
