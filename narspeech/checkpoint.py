@@ -1,0 +1,101 @@
+"""A model as a folder: config.json, tokenizer and model.safetensors. Built from closed tables, without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from narspeech import tokenizer as tokenizers
+from narspeech.config import from_dict, to_dict
+from narspeech.errors import CheckpointError
+from narspeech.files import write_atomic
+from narspeech.model import Model, ModelConfig
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save(folder: Path, model: Model, *, dtype: torch.dtype | None = None) -> None:
+    """Write the model to `folder`; floating-point weights as `dtype` if given (float16 halves the size)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.tokenizer.save(folder)
+    write_atomic(folder / WEIGHTS, weights_to_bytes(model.state_dict(), dtype))
+    write_json(folder / CONFIG, {"format": FORMAT, "model": to_dict(model.config)})
+
+
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Model:
+    """The model in folder `path`, in float32 on `device`, ready to decode. Raises CheckpointError."""
+    folder = Path(path)
+    config = from_dict(ModelConfig, read_config(folder))
+    model = Model(config, tokenizers.load(folder))
+    weights = read_weights(folder / WEIGHTS)
+    expected = model.state_dict()
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        raise CheckpointError(
+            f"expected {folder / WEIGHTS} to hold the weights that its {CONFIG} describes, "
+            f"received a file that lacks {missing[:3]} and has unknown {unknown[:3]}: save or download the folder anew"
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"expected {name} in {folder / WEIGHTS} to be {tuple(expected[name].shape)}, received {tuple(tensor.shape)}:"
+                " save or download the folder anew"
+            )
+    model.load_state_dict(weights)
+    return model.to(device).eval()
+
+
+def initialise(model: Model, path: str | os.PathLike[str]) -> list[str]:
+    """Copy from checkpoint `path` every weight whose name and shape fit; returns the names that kept their own."""
+    weights = read_weights(Path(path) / WEIGHTS)
+    own = model.state_dict()
+    fitting = {name: x for name, x in weights.items() if name in own and own[name].shape == x.shape}
+    if not fitting:
+        raise CheckpointError(f"expected {path} to share weights with the model, received none that fit: check the profile")
+    model.load_state_dict(fitting, strict=False)
+    return sorted(own.keys() - fitting.keys())
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """The model's part of config.json, its format checked."""
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"expected a model folder with {CONFIG}, received {folder}: check the path") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"expected {folder / CONFIG} to be readable JSON, received {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("model"), dict):
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(
+            f"expected {folder / CONFIG} of format {FORMAT}, received format {found!r}: use the narspeech that wrote it"
+        )
+    model: dict[str, object] = content["model"]
+    return model
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"expected weights at {path}, received no such file: check the path") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"expected {path} to be a complete safetensors file, received {error}") from None
+
+
+def weights_to_bytes(weights: dict[str, torch.Tensor], dtype: torch.dtype | None = None) -> bytes:
+    """safetensors bytes of the weights on the CPU."""
+    tensors = {
+        name: x.detach().to("cpu", dtype if dtype is not None and x.is_floating_point() else x.dtype).contiguous()
+        for name, x in weights.items()
+    }
+    return safetensors.torch.save(tensors)
+
+
+def write_json(path: Path, content: object) -> None:
+    write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,69 @@
+"""What a decoder is: five questions that the refinement engine and the trainer ask of every family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
+    """steps: refinement budget K; threshold: tokens less confident than this are refined; trace: keep every step."""
+
+    steps: int = 10
+    threshold: float = 0.99
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"expected steps of 0 or more, received {self.steps}")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"expected a threshold between 0 and 1, received {self.threshold}")
+
+
+class Memory(NamedTuple):
+    """All that decoding reads of the encoder, computed once an utterance; never changed.
+
+    mask: (R, 1, 1, T) real frames; keys and values: a layer's cross-attention, each (R, H, T, D / H); ctc: (R, T, V).
+    """
+
+    mask: Tensor
+    keys: tuple[Tensor, ...] = ()
+    values: tuple[Tensor, ...] = ()
+    ctc: Padded | None = None
+
+    def rows(self, index: Tensor) -> Memory:
+        ctc = None if self.ctc is None else self.ctc.rows(index)
+        keys, values = (tuple(x[index] for x in part) for part in (self.keys, self.values))
+        return Memory(self.mask[index], keys, values, ctc)
+
+
+class Decoder(nn.Module):
+    """A family of decoders. Tokens are (R, U) ids; all families share `refine.decode`."""
+
+    def prepare(self, encoded: Encoded) -> Memory:
+        raise NotImplementedError
+
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
+        raise NotImplementedError
+
+    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+        """The first hypotheses, rows in the order of the memory."""
+        raise NotImplementedError
+
+    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:
+        """One refinement step; rows of draft and memory correspond. Never mutates its arguments."""
+        return draft
+
+    def settled(self, draft: Draft) -> Tensor:
+        """(R,) bool: rows that no further step would change, so that they need not pay for one."""
+        return torch.zeros_like(draft.owner, dtype=torch.bool)
+
+    def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:
+        """One row for each owner, in order."""
+        return draft

@@ -1,0 +1,48 @@
+"""CTC, read greedily: the collapsed best path of the model's own CTC head (Graves et al. 2006)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
+from narspeech.decoders.base import DecodeOptions, Decoder, Memory
+from narspeech.ops.ctc import ctc_loss, greedy
+
+
+@dataclass(frozen=True, kw_only=True)
+class CTCDecoderConfig:
+    kind: ClassVar[str] = "ctc"
+
+
+def greedy_draft(memory: Memory) -> Draft:
+    """The collapsed best path of every utterance; a token's score is the highest posterior in its run of frames."""
+    assert memory.ctc is not None
+    tokens, scores = greedy(memory.ctc)
+    rows = torch.arange(len(scores), device=scores.device)
+    return Draft(tokens, scores, rows, torch.zeros_like(rows))
+
+
+class CTCDecoder(Decoder):
+    """It has no parameters: the one CTC head belongs to the model."""
+
+    def __init__(self, config: CTCDecoderConfig | None = None, width: int = 0, size: int = 0) -> None:
+        super().__init__()
+
+    def prepare(self, encoded: Encoded) -> Memory:
+        if encoded.ctc is None:
+            raise ValueError("expected a model with a CTC head to decode with CTC, received one without")
+        return Memory(encoded.states.mask[:, None, None], ctc=encoded.ctc)
+
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
+        assert encoded.ctc is not None
+        losses, fits = ctc_loss(encoded.ctc, batch.target)
+        return Loss(losses.sum(), (batch.target.lengths * fits).sum(), {})
+
+    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+        return greedy_draft(memory)
+
+    def settled(self, draft: Draft) -> torch.Tensor:
+        return torch.ones_like(draft.owner, dtype=torch.bool)

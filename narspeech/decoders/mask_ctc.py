@@ -1,0 +1,99 @@
+"""Mask-CTC (Higuchi et al. 2020): CTC's weak tokens are masked and filled in again, the most confident first.
+
+A bidirectional Transformer sees the tokens that stand and the whole utterance, and predicts the masked ones in parallel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
+from narspeech.decoders.base import DecodeOptions, Decoder, Memory
+from narspeech.decoders.ctc import greedy_draft
+from narspeech.nn.attention import key_mask
+from narspeech.nn.heads import forbid
+from narspeech.nn.layers import DecoderLayer
+from narspeech.nn.positions import rotary
+from narspeech.ops.cross_entropy import smoothed_cross_entropy
+from narspeech.ops.masking import fill, mask_uniform, quota
+from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskCTCConfig:
+    kind: ClassVar[str] = "mask_ctc"
+    depth: int = 6
+    width: int = 256
+    heads: int = 4
+    feed_forward: int = 2048
+    dropout: float = 0.1
+    label_smoothing: float = 0.1
+
+
+class MaskCTC(Decoder):
+    forbidden: Tensor
+
+    def __init__(self, config: MaskCTCConfig, memory_width: int, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(size, config.width)
+        nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config.width, config.heads, config.feed_forward, memory_width, config.dropout)
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.bias = nn.Parameter(torch.zeros(size))  # the output shares the embedding's weights
+        self.register_buffer("forbidden", forbid(size, (BLANK, PAD, MASK, BOS, EOS)), persistent=False)
+
+    def prepare(self, encoded: Encoded) -> Memory:
+        projected = [layer.cross_attention.project(encoded.states.data) for layer in self.layers]
+        keys, values = (tuple(part) for part in zip(*projected, strict=True))
+        states = encoded.states
+        return Memory(key_mask(states.lengths, states.data.shape[1]), keys, values, encoded.ctc)
+
+    def forward(self, tokens: Padded, memory: Memory) -> Tensor:
+        """Logits (R, U, V) of every token, masked or not."""
+        width = self.config.width
+        length = tokens.data.shape[1]
+        x = self.dropout(self.embedding(tokens.data) * math.sqrt(width))
+        positions = rotary(length, width // self.config.heads, x.device)
+        mask = key_mask(tokens.lengths, length)
+        for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
+            x = layer(x, positions, mask, keys, values, memory.mask)
+        return F.linear(self.norm(x), self.embedding.weight, self.bias) + self.forbidden
+
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
+        """Cross-entropy at n ~ U{1..U} distinct masked positions of each target."""
+        target = batch.target
+        hidden = mask_uniform(target)
+        tokens = Padded(target.data.masked_fill(hidden, MASK), target.lengths)
+        logits = self(tokens, self.prepare(encoded))[hidden].float()
+        truth = target.data[hidden]
+        total = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.forbidden == 0)
+        correct = (logits.argmax(-1) == truth).sum()
+        return Loss(total, target.lengths.sum(), {"masked": hidden.sum(), "masked_correct": correct})
+
+    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+        draft = greedy_draft(memory)
+        weak = (draft.scores < math.log(max(options.threshold, 1e-30))) & draft.tokens.mask
+        tokens = Padded(draft.tokens.data.masked_fill(weak, MASK), draft.tokens.lengths)
+        if options.steps == 0:
+            return draft
+        return draft._replace(tokens=tokens, undecided=weak.sum(-1))
+
+    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:
+        confidence, proposal = F.log_softmax(self(draft.tokens, memory).float(), -1).max(-1)
+        count = quota(draft.undecided, turn.index, turn.steps)
+        tokens, scores = fill(draft.tokens.data, draft.scores, proposal, confidence, count)
+        return draft._replace(tokens=draft.tokens._replace(data=tokens), scores=scores)
+
+    def settled(self, draft: Draft) -> Tensor:
+        return ~(draft.tokens.data == MASK).any(-1)

@@ -1,0 +1,1 @@
+"""Encoders: features in, states out."""

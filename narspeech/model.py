@@ -1,0 +1,122 @@
+"""frontend -> encoder -> decoder, and the one CTC head that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from narspeech.batch import Batch, Encoded, Loss, Padded, TrainStep
+from narspeech.decoders.base import DecodeOptions, Decoder
+from narspeech.decoders.ctc import CTCDecoder, CTCDecoderConfig
+from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
+from narspeech.encoders.conformer import Conformer, ConformerConfig
+from narspeech.frontends.fbank import Fbank, FbankConfig
+from narspeech.nn.heads import CTCHead
+from narspeech.ops.ctc import ctc_loss
+from narspeech.refine import decode
+from narspeech.result import Hypothesis
+from narspeech.tokenizer import Tokenizer
+
+FRONTENDS = {"fbank": Fbank}
+ENCODERS = {"conformer": Conformer}
+DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CTCConfig:
+    """The loss is weight x CTC + (1 - weight) x the decoder's; CTC is (1 - intermediate) x the last layer's + intermediate
+    x the mean of the taps' (Lee & Watanabe 2021); condition: feed the taps' posteriors back (Nozaki & Komatsu 2021);
+    consistency: weight of the divergence between two augmented views of an utterance, 0 for one view (Yao et al. 2024)."""
+
+    weight: float = 0.3
+    intermediate: float = 0.5
+    condition: bool = False
+    consistency: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """decoding: the settings that suit the trained model, used where a user gives none."""
+
+    frontend: FbankConfig = field(default_factory=FbankConfig)
+    encoder: ConformerConfig = field(default_factory=ConformerConfig)
+    decoder: CTCDecoderConfig | MaskCTCConfig = field(default_factory=MaskCTCConfig)
+    ctc: CTCConfig = field(default_factory=CTCConfig)
+    decoding: DecodeOptions = field(default_factory=DecodeOptions)
+
+
+class Model(nn.Module):
+    """From samples to hypotheses; `tokenizer` turns their ids into text."""
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.frontend = FRONTENDS[config.frontend.kind](config.frontend)
+        self.encoder = ENCODERS[config.encoder.kind](config.encoder, self.frontend.num_features)
+        self.ctc = CTCHead(self.encoder.width, tokenizer.size, condition=config.ctc.condition)
+        self.decoder: Decoder = DECODERS[config.decoder.kind](config.decoder, self.encoder.width, tokenizer.size)
+        self.greedy = CTCDecoder()
+
+    @property
+    def device(self) -> torch.device:
+        return self.ctc.output.weight.device
+
+    def encode(self, source: Padded, *, views: bool = False) -> Encoded:
+        """source (B, N) samples -> states and CTC log-probabilities; 2 B rows where two `views` are asked for."""
+        features = self.frontend(source, views=views)
+        encoded = self.encoder(features, self.ctc.feedback if self.config.ctc.condition else None)
+        states = encoded.states
+        return encoded._replace(ctc=Padded(self.ctc(states.data), states.lengths))
+
+    def forward(self, batch: Batch, step: TrainStep = TrainStep()) -> Loss:  # noqa: B008 - an immutable default
+        """The training loss of a batch, summed over its target tokens.
+
+        Targets longer than their frames can spell count as `infeasible` and add nothing else to the CTC loss.
+        """
+        config = self.config.ctc
+        views = config.consistency > 0 and self.training
+        encoded = self.encode(batch.source, views=views)
+        if views:
+            target = Padded(torch.cat([batch.target.data] * 2), torch.cat([batch.target.lengths] * 2))
+            batch = batch._replace(ids=batch.ids * 2, target=target)
+        assert encoded.ctc is not None
+        losses, fits = ctc_loss(encoded.ctc, batch.target)
+        total = ctc = losses.sum()
+        parts = {"ctc": ctc.detach(), "infeasible": (~fits).sum()}
+        if encoded.taps and config.intermediate > 0:
+            lengths = encoded.states.lengths
+            taps = [ctc_loss(Padded(self.ctc(tap), lengths), batch.target)[0].sum() for tap in encoded.taps]
+            intermediate = torch.stack(taps).mean()
+            total = (1 - config.intermediate) * ctc + config.intermediate * intermediate
+            parts["intermediate"] = intermediate.detach()
+        if views:
+            consistency = symmetric_divergence(encoded.ctc)
+            total = total + config.consistency * consistency
+            parts["consistency"] = consistency.detach()
+        if config.weight < 1:
+            loss = self.decoder.loss(encoded, batch, step._replace(views=views))
+            total = config.weight * total + (1 - config.weight) * loss.total
+            parts |= {"decoder": loss.total.detach(), **loss.parts}
+        return Loss(total, batch.target.lengths.sum(), parts)
+
+    def decode(
+        self, source: Padded, options: DecodeOptions | None = None, decoder: Literal["ctc"] | None = None
+    ) -> list[Hypothesis]:
+        """One hypothesis a row of source (B, N); decoder "ctc" reads the CTC head alone."""
+        with torch.inference_mode():
+            encoded = self.encode(source)
+        return decode(self.greedy if decoder == "ctc" else self.decoder, encoded, options or self.config.decoding)
+
+
+def symmetric_divergence(log_probs: Padded) -> Tensor:
+    """Sum over real frames of the KL divergence of each view to the other one, whose gradient is stopped.
+
+    log_probs (2 B, T, V), rows i and i + B being views of one utterance (CR-CTC: Yao et al. 2024, eq. 5).
+    """
+    first, second = log_probs.data.chunk(2)
+    other = torch.cat([second, first]).detach()
+    divergence = (other.exp() * (other - log_probs.data)).sum(-1)
+    return (divergence * log_probs.mask).sum() / 2

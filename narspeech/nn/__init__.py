@@ -1,0 +1,1 @@
+"""Layers with parameters, shared by encoders and decoders."""

@@ -1,0 +1,91 @@
+"""Multi-head attention through `scaled_dot_product_attention`: self-attention with rotary or relative positions,
+and cross-attention over keys and values computed once."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from narspeech.nn.positions import rotate
+
+
+def key_mask(lengths: Tensor, size: int, window: tuple[int, int] | None = None) -> Tensor:
+    """(B, 1, 1 or T, T) bool, True where a query may look: real keys, at most `window` = (left, right) away.
+
+    A row without real keys looks at its first place instead of at nothing, which would give NaN; its output is never used.
+    A padded query whose whole window is padding looks at itself for the same reason.
+    """
+    place = torch.arange(size, device=lengths.device)
+    mask = (place < lengths.clamp(min=1)[:, None])[:, None, None, :]
+    if window is None:
+        return mask
+    offset = place[None, :] - place[:, None]
+    near = (offset >= -window[0]) & (offset <= window[1])
+    return (mask & near) | (offset == 0)
+
+
+class SelfAttention(nn.Module):
+    """x (B, T, D) -> (B, T, D); positions from `nn.positions`: rotary (2, T, D / H), or relative (2 T - 1, D)."""
+
+    def __init__(self, width: int, heads: int, *, relative: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % heads or (width // heads) % 2:
+            raise ValueError(f"expected width to be heads times an even number, received width {width}, heads {heads}")
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self.relative = relative
+        if relative:
+            self.position = nn.Linear(width, width, bias=False)
+            self.content_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
+            self.position_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if self.relative:
+            bias = self._relative_bias(q, positions).masked_fill(~mask, float("-inf"))
+            q = q + self.content_bias
+        else:
+            q, k, bias = rotate(q, positions), rotate(k, positions), mask
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        return self.output(y.transpose(1, 2).reshape(batch, length, width))
+
+    def _relative_bias(self, q: Tensor, positions: Tensor) -> Tensor:
+        """(B, H, T, T) position scores, the (b) and (d) terms of Transformer-XL's eq. 5, already scaled."""
+        batch, heads, length, head_width = q.shape
+        p = self.position(positions.to(q.dtype)).view(-1, heads, head_width).permute(1, 2, 0)  # (H, D / H, 2 T - 1)
+        scores = ((q + self.position_bias) / math.sqrt(head_width)) @ p
+        # Row i needs the distances i, i-1, .. i-T+1: the same storage read one place earlier in every row.
+        stride = scores.stride()
+        return scores.as_strided(
+            (batch, heads, length, length), (stride[0], stride[1], stride[2] - 1, 1), scores.storage_offset() + length - 1
+        )
+
+
+class CrossAttention(nn.Module):
+    """Queries (R, U, D) over a memory whose keys and values `project` computes once an utterance."""
+
+    def __init__(self, width: int, heads: int, memory_width: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(memory_width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def project(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """states (B, T, M) -> keys and values, each (B, H, T, D / H)."""
+        batch, length, _ = states.shape
+        k, v = self.key_value(states).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return k, v
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, dropout_p=dropout)
+        return self.output(y.transpose(1, 2).reshape(batch, length, width))

@@ -1,0 +1,45 @@
+"""Output heads. None of them can emit a token that only means something inside the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from narspeech.tokenizer import BOS, EOS, MASK, PAD
+
+# Low enough that no softmax ever picks it, finite so that 0 * log p stays 0 in divergences.
+NEVER = -1e4
+
+
+def forbid(size: int, ids: Iterable[int]) -> Tensor:
+    """(V,) added to the logits: NEVER at `ids`, 0 elsewhere."""
+    bias = torch.zeros(size)
+    bias[list(ids)] = NEVER
+    return bias
+
+
+class CTCHead(nn.Module):
+    """states (B, T, D) -> log-probabilities (B, T, V), always in float32.
+
+    With `condition`, `feedback` maps an intermediate layer's posteriors back to its width
+    (self-conditioned CTC: Nozaki & Komatsu 2021, eq. 9), with weights shared by all tapped layers.
+    """
+
+    forbidden: Tensor
+
+    def __init__(self, width: int, size: int, *, condition: bool = False) -> None:
+        super().__init__()
+        self.output = nn.Linear(width, size)
+        self.condition = nn.Linear(size, width) if condition else None
+        self.register_buffer("forbidden", forbid(size, (PAD, MASK, BOS, EOS)), persistent=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return F.log_softmax(self.output(states).float() + self.forbidden, -1)
+
+    def feedback(self, states: Tensor) -> Tensor:
+        assert self.condition is not None
+        out: Tensor = self.condition(self(states).exp().to(states.dtype))
+        return out

@@ -1,0 +1,56 @@
+"""Feed-forward and decoder layers, pre-norm."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from narspeech.nn.attention import CrossAttention, SelfAttention
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, hidden)
+        self.outer = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.dropout(F.silu(self.inner(x))))
+
+
+class StochasticDepth(nn.Module):
+    """Drop a residual branch for some rows of the batch (Huang et al. 2016).
+
+    It multiplies by zero and never skips the branch, so every parameter has a gradient on every rank.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        return x * (torch.rand(len(x), 1, 1, device=x.device) < keep).to(x.dtype) / keep
+
+
+class DecoderLayer(nn.Module):
+    """Bidirectional self-attention, cross-attention, feed-forward: tokens (R, U, D) over cached keys and values."""
+
+    def __init__(self, width: int, heads: int, hidden: int, memory_width: int, dropout: float) -> None:
+        super().__init__()
+        self.self_norm, self.cross_norm, self.feed_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.self_attention = SelfAttention(width, heads)
+        self.cross_attention = CrossAttention(width, heads, memory_width)
+        self.feed_forward = FeedForward(width, hidden, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor, keys: Tensor, values: Tensor, memory_mask: Tensor
+    ) -> Tensor:
+        x = x + self.dropout(self.self_attention(self.self_norm(x), positions, mask))
+        x = x + self.dropout(self.cross_attention(self.cross_norm(x), keys, values, memory_mask))
+        return x + self.dropout(self.feed_forward(self.feed_norm(x)))

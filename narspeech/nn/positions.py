@@ -1,0 +1,30 @@
+"""Where a frame or token stands: rotary angles and Transformer-XL relative encodings."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def rotary(length: int, head_width: int, device: torch.device) -> Tensor:
+    """(2, length, head_width) cosines and sines of the rotation angles (Su et al. 2021, RoFormer, eq. 34)."""
+    half = torch.arange(0, head_width, 2, device=device, dtype=torch.float32)
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * 10000.0 ** (-half / head_width)
+    angles = torch.cat([angles, angles], -1)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, positions: Tensor) -> Tensor:
+    """Turn queries or keys (..., T, D) by their positions (2, T, D) from `rotary`."""
+    cosine, sine = positions.to(x.dtype)
+    first, second = x.chunk(2, -1)
+    return x * cosine + torch.cat([-second, first], -1) * sine
+
+
+def relative(length: int, width: int, device: torch.device) -> Tensor:
+    """(2 * length - 1, width) sinusoids of the distances length-1 .. -(length-1) (Dai et al. 2019, Transformer-XL)."""
+    distance = torch.arange(length - 1, -length, -1, device=device, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / width))
+    return torch.stack([(distance * rate).sin(), (distance * rate).cos()], -1).reshape(2 * length - 1, width)

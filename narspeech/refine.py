@@ -1,0 +1,93 @@
+"""THE refinement engine: every decoder family is drafted, refined and finished here."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from narspeech.batch import Draft, Encoded, Padded, Round
+from narspeech.decoders.base import DecodeOptions, Decoder
+from narspeech.result import Hypothesis, Step
+from narspeech.tokenizer import MASK, PAD
+
+
+@torch.inference_mode()
+def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[Hypothesis]:
+    """Decode a batch; the hypotheses stand in the order of its rows and do not depend on their batch-mates.
+
+    A row leaves the batch once it is settled, or once a step changed nothing and no MASK is left ("unchanged" alone would
+    stop a row whose masks are still to be filled). There is one host sync a step, to learn which rows go on.
+    """
+    memory = decoder.prepare(encoded)
+    draft = decoder.draft(memory, options)
+    steps = torch.zeros_like(draft.owner)
+    history = [draft]
+    working, active = draft, (~decoder.settled(draft)).nonzero().squeeze(-1)
+    if len(active) < len(draft.owner):
+        working, memory = draft.rows(active), memory.rows(active)
+    for index in range(options.steps):
+        if not len(active):
+            break
+        before = working
+        working = decoder.refine(before, memory, Round(index, options.steps), options)
+        draft = merge(draft, working, active)
+        steps[active] += 1
+        if options.trace:
+            history.append(draft)
+        going = ~(decoder.settled(working) | (unchanged(before, working) & ~(working.tokens.data == MASK).any(-1)))
+        kept = going.nonzero().squeeze(-1)
+        if len(kept) < len(active):
+            working, memory, active = working.rows(kept), memory.rows(kept), active[kept]
+    return hypotheses(decoder.finish(draft, memory, options), steps, history if options.trace else [])
+
+
+def unchanged(before: Draft, after: Draft) -> Tensor:
+    """(R,) bool: rows whose tokens a step left as they were."""
+    if before.tokens.data.shape != after.tokens.data.shape:
+        width = max(before.tokens.data.shape[1], after.tokens.data.shape[1])
+        before, after = widen(before, width), widen(after, width)
+    same = (before.tokens.data == after.tokens.data) | ~after.tokens.mask
+    return same.all(-1) & (before.tokens.lengths == after.tokens.lengths)
+
+
+def widen(draft: Draft, width: int) -> Draft:
+    """The same rows with room for `width` tokens."""
+    extra = width - draft.tokens.data.shape[1]
+    tokens = Padded(F.pad(draft.tokens.data, (0, extra), value=PAD), draft.tokens.lengths)
+    return draft._replace(tokens=tokens, scores=F.pad(draft.scores, (0, extra)))
+
+
+def merge(draft: Draft, part: Draft, index: Tensor) -> Draft:
+    """`draft` with the rows that `index` names replaced by those of `part`."""
+    width = max(draft.tokens.data.shape[1], part.tokens.data.shape[1])
+    draft, part = widen(draft, width), widen(part, width)
+    tokens = Padded(
+        draft.tokens.data.index_copy(0, index, part.tokens.data),
+        draft.tokens.lengths.index_copy(0, index, part.tokens.lengths),
+    )
+    return draft._replace(tokens=tokens, scores=draft.scores.index_copy(0, index, part.scores))
+
+
+def hypotheses(draft: Draft, steps: Tensor, history: list[Draft]) -> list[Hypothesis]:
+    """Everything moves to the host once, here."""
+    counts = steps.tolist()
+    moments = [rows(moment) for moment in history]
+    return [
+        Hypothesis(
+            tokens=final.tokens,
+            scores=final.scores,
+            steps=counts[row],
+            trace=tuple(moment[row] for moment in moments[: counts[row] + 1]),
+        )
+        for row, final in enumerate(rows(draft))
+    ]
+
+
+def rows(draft: Draft) -> list[Step]:
+    """The draft's rows as plain values at their own lengths."""
+    tokens, scores, lengths = (x.tolist() for x in (draft.tokens.data, draft.scores, draft.tokens.lengths))
+    return [
+        Step(tokens=tuple(ids[:length]), scores=tuple(values[:length]))
+        for ids, values, length in zip(tokens, scores, lengths, strict=True)
+    ]

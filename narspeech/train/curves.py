@@ -1,0 +1,46 @@
+"""Pictures of a training: loss and error rates against updates."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from narspeech.errors import NarspeechError
+from narspeech.files import write_atomic
+from narspeech.train.metrics import read_metrics
+
+
+def draw_curves(folder: Path, target: Path) -> None:
+    """Read `folder`/metrics.jsonl and write a PNG: training losses above, validation error rates below."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NarspeechError(
+            'expected matplotlib to draw curves, received an environment without it: pip install "narspeech[train]"'
+        ) from None
+    entries = read_metrics(folder)
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    losses, rates = figure.subplots(2, 1, sharex=True)
+    training = [entry for entry in entries if entry["kind"] == "train"]
+    scores = [entry for entry in entries if entry["kind"] == "scores"]
+    for name in ("loss", "ctc", "intermediate", "decoder", "consistency"):
+        _line(losses, training, name)
+    for name in sorted({name for entry in scores for name in entry if name.endswith(("wer", "cer"))}):
+        _line(rates, scores, name, marker=".")
+    losses.set(ylabel="training loss a token", yscale="log")
+    rates.set(ylabel="validation error rate", xlabel="updates", ylim=(0, 1))
+    for axes in (losses, rates):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_atomic(target, picture.getvalue())
+
+
+def _line(axes: Any, entries: list[Mapping[str, Any]], name: str, **style: Any) -> None:
+    points = [(entry["update"], entry[name]) for entry in entries if name in entry]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=name, **style)

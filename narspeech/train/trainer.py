@@ -1,0 +1,222 @@
+"""The training loop: every model, one or many processes, killable at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from narspeech.batch import Batch, Loss, TrainStep
+from narspeech.checkpoint import weights_to_bytes
+from narspeech.data.batching import make_batches, shard, steps
+from narspeech.data.dataset import Item, collate
+from narspeech.errors import TrainingError
+from narspeech.files import write_atomic
+from narspeech.model import Model
+from narspeech.train import distributed
+from narspeech.train.average import average
+from narspeech.train.metrics import MetricsLog
+from narspeech.train.optim import OptimConfig, adamw, learning_rate
+from narspeech.train.state import Position, load_state, save_state
+
+MAX_SKIPPED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """max_seconds: padded audio a micro-batch; accumulate: micro-batches an update, over all processes; short_first: that many
+    epochs go from short to long utterances; save_every, log_every: updates; keep: epochs whose weights are averaged in the
+    end, the best by the validation score; threads: of the CPU, fixed because sums depend on it; workers: loading processes."""
+
+    epochs: int = 60
+    max_seconds: float = 120.0
+    max_utterances: int | None = None
+    accumulate: int = 1
+    short_first: int = 1
+    seed: int = 0
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    save_every: int = 500
+    log_every: int = 50
+    evaluate_every: int = 1
+    keep: int = 10
+    threads: int | None = None
+    workers: int = 0
+    tensorboard: bool = False
+
+
+class TrainingSet(Protocol):
+    """What the trainer asks of its data: examples addressed by (epoch, index), and their seconds in an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int], /) -> Item: ...
+
+    def durations(self, epoch: int) -> list[float]: ...
+
+
+# Scores a model after an epoch: "score" (lower is better) chooses what is averaged; everything goes to the metrics.
+Evaluation = Callable[[Model], dict[str, float]]
+
+
+class Trainer:
+    """Trains `model` into `folder`: metrics.jsonl, checkpoints/ and, through `averaged`, the final weights."""
+
+    def __init__(self, model: Model, config: TrainConfig, data: TrainingSet, folder: Path, evaluate: Evaluation) -> None:
+        if len(data) == 0:
+            raise TrainingError("expected at least one training example, received none: check the manifest")
+        self.config, self.data, self.folder, self.evaluate = config, data, folder, evaluate
+        self.rank, self.world = distributed.start()
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self.device = torch.device("cuda", self.rank) if torch.cuda.is_available() else torch.device("cpu")
+        self.model = model.to(self.device)
+        self.optimizer = adamw(model, config.optim)
+        self.checkpoints = folder / "checkpoints"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.position = load_state(self.checkpoints, model, self.optimizer)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.log = MetricsLog(folder, self.position.update, rank=self.rank, tensorboard=config.tensorboard)
+        self.failures = 0
+
+    def train(self) -> None:
+        """From where the last checkpoint stands to the end."""
+        while self.position.epoch < self.config.epochs:
+            self._epoch()
+        distributed.wait()
+
+    def averaged(self) -> Model:
+        """The model with the mean of its best epochs' weights."""
+        paths = [self._epoch_path(epoch) for _, epoch in self.position.best]
+        self.model.load_state_dict(average(paths))
+        return self.model.eval()
+
+    def _epoch(self) -> None:
+        config, position = self.config, self.position
+        order: Literal["random", "short_first"] = "short_first" if position.epoch < config.short_first else "random"
+        batches = make_batches(
+            self.data.durations(position.epoch),
+            max_seconds=config.max_seconds,
+            max_utterances=config.max_utterances,
+            seed=config.seed,
+            epoch=position.epoch,
+            order=order,
+        )
+        plan = steps(batches, config.accumulate)
+        shards = [shard(step, self.rank, self.world) for step in plan[position.step :]]
+        loader = self._load([micro for step in shards for micro in step])
+        for step in shards:
+            progress = (position.epoch + position.step / len(plan)) / config.epochs
+            self._update([next(loader) for _ in step], progress)
+            position.step += 1
+            position.update += 1
+            if position.update % config.log_every == 0:
+                self._log(progress)
+            if position.update % config.save_every == 0:
+                self._save()
+        position.epoch, position.step = position.epoch + 1, 0
+        if position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs:
+            self._evaluate()
+        self._save()
+
+    def _load(self, batches: Sequence[list[int]]) -> Iterator[Batch]:
+        epoch = self.position.epoch
+        keys = [[(epoch, index) for index in batch] for batch in batches]
+        loader: DataLoader[Item] = DataLoader(
+            self.data,  # type: ignore[arg-type]  # only __getitem__ is asked of it
+            batch_sampler=keys,  # type: ignore[arg-type]  # keys are (epoch, index), not plain numbers
+            collate_fn=collate,
+            num_workers=self.config.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        return iter(loader)
+
+    def _update(self, batches: Sequence[Batch], progress: float) -> None:
+        """One optimizer step over this process's micro-batches and everyone else's."""
+        config, position = self.config, self.position
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, and what it is divided by
+        for number, batch in enumerate(batches):
+            loss = self._loss(batch, number * self.world + self.rank, progress)
+            loss.total.backward()
+            sums += torch.stack([loss.total.detach().double(), loss.count.double()])
+            self.log.add({"loss": loss.total, "count": loss.count, **loss.parts})
+        distributed.sum_values(sums)
+        distributed.sum_gradients(self.parameters)
+        for p in self.parameters:
+            if p.grad is not None:
+                p.grad.div_(sums[1].clamp(min=1))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optim.clip)
+        rate = learning_rate(config.optim, position.update, progress)
+        if bool(torch.isfinite(norm + sums[0])):
+            self.failures = 0
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        else:
+            self._skip()
+
+    def _loss(self, batch: Batch, place: int, progress: float) -> Loss:
+        # Dropout and masks are functions of the micro-batch's place in the plan: a resumed run, or another number of
+        # processes, draws the same.
+        config = self.config
+        torch.manual_seed(hash((config.seed, self.position.update, place)) & (2**63 - 1))
+        bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            loss: Loss = self.model(batch.to(self.device), TrainStep(progress=progress))
+        return loss
+
+    def _log(self, progress: float) -> None:
+        position = self.position
+        sums = self.log.flush()
+        count = max(sums.pop("count", 0.0), 1.0)
+        infeasible = int(sums.pop("infeasible", 0.0))
+        position.infeasible += infeasible
+        means = {name: value / count for name, value in sums.items()}
+        rate = learning_rate(self.config.optim, position.update - 1, progress)
+        speed = count / max(self.log.elapsed(), 1e-9)
+        entry = {"update": position.update, "epoch": position.epoch + 1, "learning_rate": rate, "tokens_per_second": speed}
+        counters = {"infeasible": infeasible, "skipped": position.skipped}
+        shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        warned = "".join(f" {name} {value}" for name, value in counters.items() if value)
+        message = f"epoch {position.epoch + 1} update {position.update} {shown} lr {rate:.2e}{warned}"
+        self.log.write("train", entry | means | counters, message)
+
+    def _skip(self) -> None:
+        self.position.skipped += 1
+        self.failures += 1
+        if self.failures >= MAX_SKIPPED:
+            raise TrainingError(
+                f"expected finite gradients, received {MAX_SKIPPED} non-finite updates in a row: "
+                "lower optim.learning_rate or look at the newest batches"
+            )
+
+    def _evaluate(self) -> None:
+        position = self.position
+        distributed.average_buffers(self.model.buffers())
+        if self.rank == 0:
+            scores = self.evaluate(self.model.eval())
+            entry = {"update": position.update, "epoch": position.epoch, **scores}
+            shown = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self.log.write("scores", entry, f"epoch {position.epoch}: {shown}")
+            write_atomic(self._epoch_path(position.epoch), weights_to_bytes(self.model.state_dict()))
+            ranked = sorted([*position.best, (scores["score"], position.epoch)])
+            position.best = ranked[: self.config.keep]
+        distributed.wait()
+
+    def _epoch_path(self, epoch: int) -> Path:
+        return self.checkpoints / f"epoch-{epoch:04d}.safetensors"
+
+    def _save(self) -> None:
+        distributed.average_buffers(self.model.buffers())
+        if self.rank == 0:
+            save_state(self.checkpoints, self.model, self.optimizer, self.position)
+            kept = {self._epoch_path(epoch) for _, epoch in self.position.best}
+            for path in set(self.checkpoints.glob("epoch-*.safetensors")) - kept:
+                path.unlink()
+        distributed.wait()

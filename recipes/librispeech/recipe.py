@@ -1,0 +1,197 @@
+"""LibriSpeech: profiles from five hours on two cores to the whole corpus.
+
+narspeech run recipes/librispeech/recipe.py:mini_mask_ctc --data DIR --out DIR
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from narspeech.cli import main
+from narspeech.decoders.ctc import CTCDecoderConfig
+from narspeech.decoders.mask_ctc import MaskCTCConfig
+from narspeech.encoders.conformer import ConformerConfig
+from narspeech.frontends.augment import SpecAugmentConfig
+from narspeech.frontends.fbank import FbankConfig
+from narspeech.model import CTCConfig, ModelConfig
+from narspeech.recipe import DataConfig, Recipe, RecipeConfig, Source, TokenizerConfig, load_file
+from narspeech.train.optim import OptimConfig
+from narspeech.train.trainer import TrainConfig
+
+prepare = load_file(Path(__file__).with_name("prepare.py")).prepare
+speechocean762 = load_file(Path(__file__).parents[1] / "speechocean762" / "prepare.py").prepare
+
+# A small encoder for small data: 12.5 frames a second, 5 million parameters.
+SMALL_ENCODER = ConformerConfig(
+    depth=7, width=192, heads=4, feed_forward=576, kernel=15, channels=64, subsampling="depthwise8", taps=(4,)
+)
+SMALL = RecipeConfig(
+    tokenizer=TokenizerConfig(kind="unigram", size=256),
+    model=ModelConfig(
+        frontend=FbankConfig(augment=SpecAugmentConfig(time_masks=2)),
+        encoder=SMALL_ENCODER,
+        decoder=MaskCTCConfig(depth=3, width=192, heads=4, feed_forward=768),
+        ctc=CTCConfig(weight=0.6, intermediate=0.4),
+    ),
+    train=TrainConfig(
+        epochs=40,
+        max_seconds=80.0,
+        keep=5,
+        save_every=200,
+        optim=OptimConfig(learning_rate=1.5e-3, warmup=500, schedule="cosine"),
+    ),
+)
+
+
+def mini_mask_ctc() -> Recipe:
+    """Mini-LibriSpeech, five hours: small enough to try everything on two cores. Start it from `warm`."""
+    return Recipe((Source("librispeech", prepare, train=("train-clean-5",), test=("dev-clean-2",)),), SMALL)
+
+
+def mini_ctc() -> Recipe:
+    """The same with CTC alone."""
+    sources, config = mini_mask_ctc()
+    model = replace(config.model, decoder=CTCDecoderConfig(), ctc=replace(config.model.ctc, weight=1.0))
+    return Recipe(sources, replace(config, model=model))
+
+
+def small_mask_ctc() -> Recipe:
+    """English that fits two cores and a day: mini-LibriSpeech, what there is of train-clean-extra, speechocean762.
+
+    --data holds LibriSpeech/ and speechocean762/. Start it from `warm`.
+    """
+    sources = (
+        Source("librispeech", prepare, train=("train-clean-5", "train-clean-extra"), test=("dev-clean",)),
+        Source("speechocean762", speechocean762, train=("train",)),
+    )
+    return Recipe(sources, SMALL)
+
+
+def warm() -> Recipe:
+    """Ten minutes on characters at 25 frames a second and short utterances.
+
+    CTC with word pieces at 12.5 frames a second does not leave its all-blank plateau for thousands of updates; an encoder that
+    has learned letters first leaves it at once: `--init OUT/final` of this profile.
+    """
+    sources, config = small_mask_ctc()
+    return Recipe(
+        tuple(source._replace(test=()) for source in sources),
+        replace(
+            config,
+            data=replace(config.data, longest=7.0, speeds=(1.0,)),
+            tokenizer=TokenizerConfig(kind="characters"),
+            model=replace(
+                config.model,
+                encoder=replace(SMALL_ENCODER, subsampling="depthwise4"),
+                decoder=CTCDecoderConfig(),
+                ctc=CTCConfig(weight=1.0),
+            ),
+            train=TrainConfig(
+                epochs=4,
+                max_seconds=40.0,
+                keep=1,
+                optim=OptimConfig(learning_rate=1e-3, warmup=300, floor=0.3),
+            ),
+        ),
+    )
+
+
+# The published settings of ESPnet2's librispeech_100 recipe, and their model shape.
+PUBLISHED_ENCODER = ConformerConfig(
+    depth=18,
+    width=256,
+    heads=4,
+    feed_forward=1024,
+    kernel=31,
+    dropout=0.1,
+    attention_dropout=0.1,
+    subsampling="conv2d4",
+    channels=256,
+    positions="relative",
+    norm="batch",
+)
+PUBLISHED = RecipeConfig(
+    data=DataConfig(held_out=1000),
+    tokenizer=TokenizerConfig(kind="bpe", size=5000),
+    model=ModelConfig(
+        frontend=FbankConfig(augment=SpecAugmentConfig()),
+        encoder=PUBLISHED_ENCODER,
+        decoder=CTCDecoderConfig(),
+        ctc=CTCConfig(weight=1.0, intermediate=0.0),
+    ),
+    train=TrainConfig(
+        epochs=60,
+        max_seconds=600.0,
+        accumulate=4,
+        keep=10,
+        workers=4,
+        optim=OptimConfig(learning_rate=2e-3, warmup=15000, schedule="noam", weight_decay=1e-6),
+    ),
+)
+TESTS = ("dev-clean", "dev-other", "test-clean", "test-other")
+
+
+def libri100_ctc() -> Recipe:
+    """LibriSpeech-100 with the published settings: 18 conformer layers, BPE 5000."""
+    return Recipe((Source("librispeech", prepare, train=("train-clean-100",), test=TESTS),), PUBLISHED)
+
+
+def libri100_interctc() -> Recipe:
+    """With intermediate CTC after layers 6 and 12, all three losses weighing a third (Lee & Watanabe 2021)."""
+    return _tapped(condition=False)
+
+
+def libri100_scctc() -> Recipe:
+    """Self-conditioned: the intermediate posteriors go back into the encoder (Nozaki & Komatsu 2021)."""
+    return _tapped(condition=True)
+
+
+def libri100_mask_ctc() -> Recipe:
+    """A 12-layer encoder with a 6-layer masked decoder, BPE 300, tapped at 6."""
+    sources, config = libri100_ctc()
+    model = replace(
+        config.model,
+        encoder=replace(PUBLISHED_ENCODER, depth=12, taps=(6,)),
+        decoder=MaskCTCConfig(),
+        ctc=CTCConfig(weight=0.3, intermediate=0.5),
+    )
+    return Recipe(sources, replace(config, tokenizer=TokenizerConfig(kind="bpe", size=300), model=model))
+
+
+def libri960_mask_ctc() -> Recipe:
+    """The whole of LibriSpeech."""
+    _, config = libri100_mask_ctc()
+    train = ("train-clean-100", "train-clean-360", "train-other-500")
+    return Recipe((Source("librispeech", prepare, train=train, test=TESTS),), config)
+
+
+def _tapped(*, condition: bool) -> Recipe:
+    sources, config = libri100_ctc()
+    model = replace(
+        config.model,
+        encoder=replace(PUBLISHED_ENCODER, taps=(6, 12)),
+        ctc=replace(config.model.ctc, intermediate=2 / 3, condition=condition),
+    )
+    return Recipe(sources, replace(config, model=model))
+
+
+PROFILES = {
+    profile.__name__: profile
+    for profile in (
+        warm,
+        mini_ctc,
+        mini_mask_ctc,
+        small_mask_ctc,
+        libri100_ctc,
+        libri100_interctc,
+        libri100_scctc,
+        libri100_mask_ctc,
+        libri960_mask_ctc,
+    )
+}
+
+if __name__ == "__main__":
+    profile, *rest = sys.argv[1:] or ["--help"]
+    sys.exit(main(["run", f"{__file__}:{profile}" if profile in PROFILES else profile, *rest]))
