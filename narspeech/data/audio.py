@@ -252,10 +252,10 @@ def _skip(reader: _Reader, first: int) -> bool:
         return False
     # A decoder of mp3 or opus leans on what came before: it lands a second early and is heard out.
     early = max(0, first - reader.samplerate)
-    if early and reader.seek(early) != early:
+    if early and int(reader.seek(early)) != early:
         return False
-    heard = len(reader.read(first - early, dtype="float32", always_2d=True))
-    return heard == first - early
+    lead: Samples = reader.read(first - early, dtype="float32", always_2d=True)
+    return len(lead) == first - early
 
 
 def _cut_short(reader: _Reader, end: int, tail: bytes) -> bool:
