@@ -251,8 +251,8 @@ def _skip(reader: _Reader, first: int) -> bool:
     if first >= reader.frames:
         return False
     # A decoder of mp3 or opus leans on what came before: it lands a second early and is heard out.
-    early = max(0, first - reader.samplerate)
-    if early and int(reader.seek(early)) != early:
+    early: int = max(0, first - reader.samplerate)
+    if early and reader.seek(early) != early:
         return False
     lead: Samples = reader.read(first - early, dtype="float32", always_2d=True)
     return len(lead) == first - early
