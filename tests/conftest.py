@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# Tiny tensors gain nothing from more threads, and tests that run beside other work lose much; read when torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Never a deadline: tests do not judge time. On a build server the examples are the same in every run.
 settings.register_profile("default", deadline=None)
 settings.register_profile("server", deadline=None, derandomize=True)
