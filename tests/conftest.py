@@ -40,6 +40,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
             isinstance(address, tuple) and address[0] in ("127.0.0.1", "::1", "localhost")
         )
         if not local:
+            self.close()
             raise RuntimeError(f"expected no network in tests, received a connection to {address!r}: use a local fake")
         connect(self, address)
 
