@@ -57,7 +57,9 @@ def initialise(model: Model, path: str | os.PathLike[str]) -> list[str]:
     own = model.state_dict()
     fitting = {name: x for name, x in weights.items() if name in own and own[name].shape == x.shape}
     if not fitting:
-        raise CheckpointError(f"expected {path} to share weights with the model, received none that fit: check the profile")
+        raise CheckpointError(
+            f"expected {path} to share weights with the model, received none that fit: check the profile"
+        )
     model.load_state_dict(fitting, strict=False)
     return sorted(own.keys() - fitting.keys())
 

@@ -103,7 +103,9 @@ class Recipe(NamedTuple):
 class Run:
     """A recipe at work in folder `out`, on the corpora under `data`."""
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, *, download: bool = True, init: Path | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Path, out: Path, *, download: bool = True, init: Path | None = None
+    ) -> None:
         self.sources, self.config = recipe
         self.data, self.out, self.download, self.init = data, out, download, init
         self.final = out / "final"
@@ -132,7 +134,9 @@ class Run:
         evaluation = partial(evaluate_epoch, examples=held_out, data=self._dataset(held_out, tokenizer, "held-out"))
         if self.init is not None:
             fresh = checkpoint.initialise(model, self.init)
-            print(f"initialised from {self.init}; {len(fresh)} weights keep their own start: {fresh[:5]}", file=sys.stderr)
+            print(
+                f"initialised from {self.init}; {len(fresh)} weights keep their own start: {fresh[:5]}", file=sys.stderr
+            )
         else:
             model.frontend.fit(collate([dataset[0, index] for index in chunk]).source for chunk in spread(len(dataset)))
         Trainer(model, config.train, dataset, self.out, evaluation).train()
@@ -145,7 +149,9 @@ class Run:
         _, held_out = self._training_examples()
         dataset = self._dataset(held_out, tokenizer, "held-out")
         evaluation = partial(evaluate_epoch, examples=held_out, data=dataset)
-        model = Trainer(Model(self.config.model, tokenizer), self.config.train, dataset, self.out, evaluation).averaged()
+        model = Trainer(
+            Model(self.config.model, tokenizer), self.config.train, dataset, self.out, evaluation
+        ).averaged()
         model.config = replace(model.config, decoding=self._choose_decoding(model, held_out, dataset))
         checkpoint.save(self.final, model)
 
@@ -273,7 +279,11 @@ def spread(count: int, chunk: int = 16, total: int = 512) -> list[list[int]]:
 
 
 def decode_texts(
-    model: Model, examples: Sequence[Example], data: SpeechDataset, options: DecodeOptions | None, decoder: Literal["ctc"] | None
+    model: Model,
+    examples: Sequence[Example],
+    data: SpeechDataset,
+    options: DecodeOptions | None,
+    decoder: Literal["ctc"] | None,
 ) -> list[tuple[str, str]]:
     """Reference and hypothesis of every example."""
     pairs: dict[int, tuple[str, str]] = {}
@@ -284,7 +294,9 @@ def decode_texts(
     return [pairs[index] for index in range(len(examples))]
 
 
-def word_error_rate(model: Model, examples: Sequence[Example], data: SpeechDataset, options: DecodeOptions | None) -> float:
+def word_error_rate(
+    model: Model, examples: Sequence[Example], data: SpeechDataset, options: DecodeOptions | None
+) -> float:
     return corpus(decode_texts(model, examples, data, options, None)).rate
 
 
@@ -333,7 +345,9 @@ def load_profile(reference: str) -> Recipe:
 def load_file(path: Path) -> ModuleType:
     """A Python file as a module; recipes load their prepare.py, or another recipe's, so."""
     if not path.is_file():
-        raise ConfigError(f"expected a recipe file, received {path}: name it as recipes/librispeech/recipe.py:mini_mask_ctc")
+        raise ConfigError(
+            f"expected a recipe file, received {path}: name it as recipes/librispeech/recipe.py:mini_mask_ctc"
+        )
     name = "narspeech_recipe_" + re.sub(r"\W", "_", str(path.resolve()))
     if name in sys.modules:
         return sys.modules[name]

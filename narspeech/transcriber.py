@@ -41,7 +41,9 @@ class Transcriber:
         self.model = (model if isinstance(model, Model) else load(model or BUNDLED)).to(self.device).eval()
         self.rate = self.model.config.frontend.rate
 
-    def options(self, *, steps: int | None = None, threshold: float | None = None, trace: bool = False) -> DecodeOptions:
+    def options(
+        self, *, steps: int | None = None, threshold: float | None = None, trace: bool = False
+    ) -> DecodeOptions:
         """The model's own decoding settings, with what is given here in their place."""
         given = {"steps": steps, "threshold": threshold, "trace": trace}
         return replace(self.model.config.decoding, **{name: x for name, x in given.items() if x is not None})

@@ -63,7 +63,9 @@ class SelfAttention(nn.Module):
         # Row i needs the distances i, i-1, .. i-T+1: the same storage read one place earlier in every row.
         stride = scores.stride()
         return scores.as_strided(
-            (batch, heads, length, length), (stride[0], stride[1], stride[2] - 1, 1), scores.storage_offset() + length - 1
+            (batch, heads, length, length),
+            (stride[0], stride[1], stride[2] - 1, 1),
+            scores.storage_offset() + length - 1,
         )
 
 

@@ -15,7 +15,9 @@ def top(scores: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
     Fewer are chosen where fewer are eligible.
     """
     order = scores.masked_fill(~eligible, float("-inf")).argsort(dim=-1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
     return (rank < count[:, None]) & eligible
 
 

@@ -66,7 +66,9 @@ Evaluation = Callable[[Model], dict[str, float]]
 class Trainer:
     """Trains `model` into `folder`: metrics.jsonl, checkpoints/ and, through `averaged`, the final weights."""
 
-    def __init__(self, model: Model, config: TrainConfig, data: TrainingSet, folder: Path, evaluate: Evaluation) -> None:
+    def __init__(
+        self, model: Model, config: TrainConfig, data: TrainingSet, folder: Path, evaluate: Evaluation
+    ) -> None:
         if len(data) == 0:
             raise TrainingError("expected at least one training example, received none: check the manifest")
         self.config, self.data, self.folder, self.evaluate = config, data, folder, evaluate
@@ -180,7 +182,12 @@ class Trainer:
         means = {name: value / count for name, value in sums.items()}
         rate = learning_rate(self.config.optim, position.update - 1, progress)
         speed = count / max(self.log.elapsed(), 1e-9)
-        entry = {"update": position.update, "epoch": position.epoch + 1, "learning_rate": rate, "tokens_per_second": speed}
+        entry = {
+            "update": position.update,
+            "epoch": position.epoch + 1,
+            "learning_rate": rate,
+            "tokens_per_second": speed,
+        }
         counters = {"infeasible": infeasible, "skipped": position.skipped}
         shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
         warned = "".join(f" {name} {value}" for name, value in counters.items() if value)
