@@ -59,8 +59,8 @@ class Padded(NamedTuple):
 class Encoded(NamedTuple):
     """What an encoder gives to a decoder.
 
-    states: (B, T, D); inputs: what the encoder read (features or source embeddings), for copying;
-    taps: normalised states (B, T, D) of the tapped layers, in order; ctc: (B, T, V) log-probabilities, if there is a head.
+    states: (B, T, D); inputs: what the encoder read (features or source embeddings), for copying; taps: normalised
+    states (B, T, D) of the tapped layers, in order; ctc: (B, T, V) log-probabilities, if there is a head.
     """
 
     states: Padded
@@ -100,25 +100,25 @@ class Batch(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """total: scalar SUM over the utterances that count; count: () how many those are; parts: sums (or counts) to report.
+    """total: scalar SUM over the utterances that count; count: () how many those are; parts: sums or counts to report.
 
     The trainer divides by the global count, so accumulation and data parallelism give the gradient of one big batch.
     """
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # no one counts the values of this tuple
     parts: dict[str, Tensor]
 
 
 class Round(NamedTuple):
     """Refinement step `index` (from 0) of `steps`."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # no one looks a value up in this tuple
     steps: int
 
 
 class TrainStep(NamedTuple):
-    """progress: 0..1 through the training; views: rows i and i + B/2 are two augmentations of one utterance (CR-CTC)."""
+    """progress: 0..1 through the training; views: rows i and i + B/2 are two views of one utterance (CR-CTC)."""
 
     progress: float = 0.0
     views: bool = False

@@ -33,7 +33,7 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """The words heard in one recording. duration in seconds; confidence: the mean of its words', 0 when there is none."""
+    """The words heard in one recording; duration in seconds; confidence: the mean of its words', 0 without any."""
 
     text: str
     words: tuple[Word, ...]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from narspeech.batch import Encoded, Padded
 from narspeech.encoders.base import Encoder
 from narspeech.encoders.subsampling import Subsampling
+from narspeech.errors import ConfigError
 from narspeech.nn.attention import SelfAttention, key_mask
 from narspeech.nn.convolution import ConvolutionModule
 from narspeech.nn.layers import FeedForward, StochasticDepth
@@ -38,6 +39,17 @@ class ConformerConfig:
     window: tuple[int, int] | None = None
     norm: Literal["layer", "batch"] = "layer"
     taps: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise ConfigError(f"expected a depth of at least 1 layer, received {self.depth}")
+        if self.window is not None and min(self.window) < 0:
+            raise ConfigError(f"expected a window of 0 or more frames on either side, received {self.window}")
+        outside = [tap for tap in self.taps if not 1 <= tap < self.depth]
+        if outside:
+            raise ConfigError(
+                f"expected taps from 1 to depth - 1 = {self.depth - 1}, received {outside}; the last layer is no tap"
+            )
 
 
 class ConformerLayer(nn.Module):
@@ -68,9 +80,6 @@ class ConformerLayer(nn.Module):
 class Conformer(Encoder):
     def __init__(self, config: ConformerConfig, num_features: int) -> None:
         super().__init__()
-        outside = [tap for tap in config.taps if not 1 <= tap < config.depth]
-        if outside:
-            raise ValueError(f"expected taps between 1 and depth - 1 = {config.depth - 1}, received {outside}")
         self.config, self.width = config, config.width
         self.subsampling = Subsampling(config.subsampling, num_features, config.width, config.channels)
         self.dropout = nn.Dropout(config.dropout)

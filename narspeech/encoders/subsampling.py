@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from narspeech.batch import Padded
+from narspeech.errors import ConfigError
 
 KINDS = ("conv2d4", "depthwise4", "depthwise8")
 
@@ -13,14 +14,14 @@ KINDS = ("conv2d4", "depthwise4", "depthwise8")
 class Subsampling(nn.Module):
     """features (B, T', F) -> (B, T, D).
 
-    conv2d4: two full 3x3 convolutions of stride 2 without padding, as in ESPnet; depthwise4, depthwise8: one full and one
-    or two depthwise-separable 3x3 convolutions of stride 2 with padding 1 (Rekesh et al. 2023, Fast Conformer).
+    conv2d4: two full 3x3 convolutions of stride 2 without padding, as in ESPnet; depthwise4, depthwise8: one full and
+    one or two depthwise-separable 3x3 convolutions of stride 2 with padding 1 (Rekesh et al. 2023, Fast Conformer).
     """
 
     def __init__(self, kind: str, num_features: int, width: int, channels: int) -> None:
         super().__init__()
         if kind not in KINDS:
-            raise ValueError(f"expected subsampling to be one of {', '.join(KINDS)}, received {kind!r}")
+            raise ConfigError(f"expected subsampling to be one of {', '.join(KINDS)}, received {kind!r}")
         self.padding = 0 if kind == "conv2d4" else 1
         stages: list[nn.Module] = [nn.Conv2d(1, channels, 3, 2, self.padding)]
         if kind == "conv2d4":
@@ -32,24 +33,31 @@ class Subsampling(nn.Module):
         self.stages = nn.ModuleList(stages)
         size = num_features
         for _ in stages:
-            size = self._shrink(size)
+            size = max(0, (size + 2 * self.padding - 3) // 2 + 1)
+        if not size:
+            raise ConfigError(
+                f"expected enough features for {kind} to shrink {len(stages)} times, received {num_features}; "
+                "80 mel bands are usual"
+            )
         self.output = nn.Linear(channels * size, width)
 
-    def _shrink(self, size: int) -> int:
-        return (size + 2 * self.padding - 3) // 2 + 1
+    def _shrink(self, lengths: Tensor) -> Tensor:
+        """Frames behind one stage."""
+        return ((lengths + 2 * self.padding - 3).div(2, rounding_mode="floor") + 1).clamp(min=0)
 
     def lengths(self, lengths: Tensor) -> Tensor:
         """Output frames for `lengths` (B,) input frames; too short an input gives 0."""
         for _ in self.stages:
-            lengths = ((lengths + 2 * self.padding - 3).div(2, rounding_mode="floor") + 1).clamp(min=0)
+            lengths = self._shrink(lengths)
         return lengths
 
     def forward(self, features: Padded) -> Padded:
         x, lengths = features.zeroed()
+        x = x.to(self.output.weight.dtype)  # a frontend computes in float32 whatever the model's precision
         shortest = 2 ** (len(self.stages) + 1) - 1  # the least input from which every stage has a frame
         x = F.pad(x, (0, 0, 0, max(0, shortest - x.shape[1])))[:, None]  # (B, 1, T, F)
         for stage in self.stages:
-            lengths = ((lengths + 2 * self.padding - 3).div(2, rounding_mode="floor") + 1).clamp(min=0)
+            lengths = self._shrink(lengths)
             x = F.relu(stage(x))
             # A bias makes padding non-zero, and the next stage would read it.
             x = Padded(x.transpose(1, 2), lengths).zeroed().data.transpose(1, 2)

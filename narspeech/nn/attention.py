@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from narspeech.errors import ConfigError
 from narspeech.nn.positions import rotate
 
 
 def key_mask(lengths: Tensor, size: int, window: tuple[int, int] | None = None) -> Tensor:
     """(B, 1, 1 or T, T) bool, True where a query may look: real keys, at most `window` = (left, right) away.
 
-    A row without real keys looks at its first place instead of at nothing, which would give NaN; its output is never used.
-    A padded query whose whole window is padding looks at itself for the same reason.
+    A row without real keys looks at its first place instead of at nothing, which would give NaN; its output is never
+    used. A padded query whose whole window is padding looks at itself for the same reason.
     """
     place = torch.arange(size, device=lengths.device)
     mask = (place < lengths.clamp(min=1)[:, None])[:, None, None, :]
@@ -33,7 +34,10 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, *, relative: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
         if width % heads or (width // heads) % 2:
-            raise ValueError(f"expected width to be heads times an even number, received width {width}, heads {heads}")
+            raise ConfigError(
+                f"expected width to be heads times an even number, received width {width} and heads {heads}; "
+                "change one of the two"
+            )
         self.heads, self.dropout = heads, dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
@@ -53,7 +57,8 @@ class SelfAttention(nn.Module):
             q, k, bias = rotate(q, positions), rotate(k, positions), mask
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-        return self.output(y.transpose(1, 2).reshape(batch, length, width))
+        out: Tensor = self.output(y.transpose(1, 2).reshape(batch, length, width))
+        return out
 
     def _relative_bias(self, q: Tensor, positions: Tensor) -> Tensor:
         """(B, H, T, T) position scores, the (b) and (d) terms of Transformer-XL's eq. 5, already scaled."""
@@ -62,11 +67,12 @@ class SelfAttention(nn.Module):
         scores = ((q + self.position_bias) / math.sqrt(head_width)) @ p
         # Row i needs the distances i, i-1, .. i-T+1: the same storage read one place earlier in every row.
         stride = scores.stride()
-        return scores.as_strided(
+        shifted: Tensor = scores.as_strided(
             (batch, heads, length, length),
             (stride[0], stride[1], stride[2] - 1, 1),
             scores.storage_offset() + length - 1,
         )
+        return shifted
 
 
 class CrossAttention(nn.Module):
@@ -90,4 +96,5 @@ class CrossAttention(nn.Module):
         q = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, dropout_p=dropout)
-        return self.output(y.transpose(1, 2).reshape(batch, length, width))
+        out: Tensor = self.output(y.transpose(1, 2).reshape(batch, length, width))
+        return out

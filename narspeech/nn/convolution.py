@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from narspeech.errors import ConfigError
+
 
 class MaskedBatchNorm(nn.Module):
     """Batch normalisation (B, T, D) whose statistics count real frames only; in evaluation a fixed affine map."""
@@ -27,12 +29,16 @@ class MaskedBatchNorm(nn.Module):
         """x (B, T, D), mask (B, T, 1)."""
         mean, variance = self.mean, self.variance
         if self.training:
-            share = mask / mask.sum().clamp(min=1)
+            count = mask.sum()
+            share = mask / count.clamp(min=1)
             mean = (x * share).sum((0, 1), dtype=torch.float32)
             variance = ((x - mean).square() * share).sum((0, 1), dtype=torch.float32)
             with torch.no_grad():
-                self.mean.lerp_(mean, self.momentum)
-                self.variance.lerp_(variance, self.momentum)
+                # As in torch the running variance is the unbiased one; a batch of no or one frame has none to add.
+                unbiased = variance * (count / (count - 1).clamp(min=1))
+                momentum = (self.momentum * (count > 1)).to(self.mean.dtype)
+                self.mean.lerp_(mean.to(self.mean.dtype), momentum)
+                self.variance.lerp_(unbiased.to(self.variance.dtype), momentum)
         scale = self.weight * (variance + self.epsilon).rsqrt()
         return (x * scale + (self.bias - mean * scale)).to(x.dtype)
 
@@ -43,7 +49,9 @@ class ConvolutionModule(nn.Module):
     def __init__(self, width: int, kernel: int, norm: Literal["layer", "batch"]) -> None:
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"expected an odd convolution kernel, so that it has a middle, received {kernel}")
+            raise ConfigError(
+                f"expected an odd convolution kernel, so that it has a middle, received {kernel}; try {kernel + 1}"
+            )
         self.gate = nn.Linear(width, 2 * width)
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.batch_norm = MaskedBatchNorm(width) if norm == "batch" else None
@@ -62,4 +70,5 @@ class ConvolutionModule(nn.Module):
             x = self.batch_norm(x, mask)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
-        return self.output(F.silu(x))
+        out: Tensor = self.output(F.silu(x))
+        return out

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from narspeech.errors import ConfigError
 from narspeech.nn.attention import CrossAttention, SelfAttention
 
 
@@ -17,7 +18,8 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.outer(self.dropout(F.silu(self.inner(x))))
+        out: Tensor = self.outer(self.dropout(F.silu(self.inner(x))))
+        return out
 
 
 class StochasticDepth(nn.Module):
@@ -28,6 +30,8 @@ class StochasticDepth(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        if not 0 <= rate < 1:
+            raise ConfigError(f"expected a stochastic depth rate from 0 to below 1, received {rate}; 0.1 is usual")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,4 +57,5 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         x = x + self.dropout(self.self_attention(self.self_norm(x), positions, mask))
         x = x + self.dropout(self.cross_attention(self.cross_norm(x), keys, values, memory_mask))
-        return x + self.dropout(self.feed_forward(self.feed_norm(x)))
+        out: Tensor = x + self.dropout(self.feed_forward(self.feed_norm(x)))
+        return out

@@ -20,7 +20,8 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     """Turn queries or keys (..., T, D) by their positions (2, T, D) from `rotary`."""
     cosine, sine = positions.to(x.dtype)
     first, second = x.chunk(2, -1)
-    return x * cosine + torch.cat([-second, first], -1) * sine
+    turned: Tensor = x * cosine + torch.cat([-second, first], -1) * sine
+    return turned
 
 
 def relative(length: int, width: int, device: torch.device) -> Tensor:

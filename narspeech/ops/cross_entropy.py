@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def smoothed_cross_entropy(logits: Tensor, truth: Tensor, smoothing: float, allowed: Tensor) -> Tensor:
-    """Sum over N of the cross-entropy to (1 - smoothing) x truth + smoothing x uniform (Szegedy et al. 2016, section 7).
+    """Sum over N of the cross-entropy to (1 - smoothing) x truth + smoothing x uniform (Szegedy et al. 2016, sec. 7).
 
     logits (N, V), truth (N,), allowed (V,) bool -> scalar. The uniform part is spread over the allowed tokens:
     a head that can never emit some tokens would otherwise be punished for it without bound.

@@ -15,8 +15,7 @@ from narspeech.tokenizer import BLANK, PAD
 def required_frames(target: Padded) -> Tensor:
     """(B,) the least number of frames that can spell the target: its tokens plus a blank between equal neighbours."""
     data, lengths = target
-    inside = torch.arange(1, data.shape[1], device=data.device) < lengths[:, None]
-    return lengths + ((data[:, 1:] == data[:, :-1]) & inside).sum(-1)
+    return lengths + ((data[:, 1:] == data[:, :-1]) & target.mask[:, 1:]).sum(-1)
 
 
 def ctc_loss(log_probs: Padded, target: Padded) -> tuple[Tensor, Tensor]:
@@ -26,6 +25,8 @@ def ctc_loss(log_probs: Padded, target: Padded) -> tuple[Tensor, Tensor]:
     likelihood: its loss is 0, without gradient, and the caller must count it.
     """
     fits = required_frames(target) <= log_probs.lengths
+    if not log_probs.data.numel():  # the kernel refuses a batch without a frame
+        return log_probs.data.float().sum((1, 2)), fits
     # An empty target always fits, so the kernel never meets an infinity whose gradient would be NaN.
     losses = F.ctc_loss(
         log_probs.data.float().transpose(0, 1),
@@ -35,7 +36,7 @@ def ctc_loss(log_probs: Padded, target: Padded) -> tuple[Tensor, Tensor]:
         blank=BLANK,
         reduction="none",
     )
-    return losses.where(fits, losses.detach() * 0), fits
+    return losses.masked_fill(~fits, 0), fits
 
 
 class Collapsed(NamedTuple):
@@ -50,7 +51,7 @@ def collapse(path: Padded, scores: Tensor) -> Collapsed:
 
     Vectorised; one host sync, for U.
     """
-    labels, lengths = path
+    labels = path.data
     spoken = (labels != BLANK) & path.mask
     fresh = spoken.clone()
     fresh[:, 1:] &= labels[:, 1:] != labels[:, :-1]

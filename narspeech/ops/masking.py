@@ -14,10 +14,11 @@ def top(scores: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
 
     Fewer are chosen where fewer are eligible.
     """
-    order = scores.masked_fill(~eligible, float("-inf")).argsort(dim=-1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
+    lowest = torch.finfo(scores.dtype).min  # an eligible -inf still goes before what is not eligible
+    ranked = scores.clamp(min=lowest).masked_fill(~eligible, float("-inf"))
+    order = ranked.argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places)
     return (rank < count[:, None]) & eligible
 
 
