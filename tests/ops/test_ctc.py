@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import math
+from itertools import groupby, pairwise, product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from narspeech.batch import Padded
+from narspeech.ops.ctc import collapse, ctc_loss, greedy, required_frames
+from narspeech.tokenizer import BLANK
+
+GARBAGE = [0.0, float("nan"), float("inf"), -float("inf"), 1e30]
+
+
+def spelled(path: tuple[int, ...]) -> list[int]:
+    """What a path of labels says: runs merged, then blanks dropped."""
+    return [label for label, _ in groupby(path) if label != BLANK]
+
+
+def summed_paths(log_probs: Tensor, target: list[int]) -> Tensor:
+    """-log of the probability of `target`, by listing every path over log_probs (T, V)."""
+    frames, size = log_probs.shape
+    paths = [path for path in product(range(size), repeat=frames) if spelled(path) == target]
+    if not paths:
+        return torch.tensor(float("inf"))
+    scores = [sum((log_probs[t, label] for t, label in enumerate(path)), log_probs.new_zeros(())) for path in paths]
+    return -torch.stack(scores).logsumexp(0)
+
+
+def targets(size: int, longest: int) -> list[list[int]]:
+    return [list(ids) for length in range(longest + 1) for ids in product(range(1, size), repeat=length)]
+
+
+def packed(rows: list[list[int]]) -> Padded:
+    return Padded.pack([torch.tensor(row, dtype=torch.long) for row in rows])
+
+
+class TestRequiredFrames:
+    @given(st.lists(st.lists(st.integers(1, 3), max_size=5), min_size=1, max_size=4), st.integers(0, 3))
+    def test_counts_repeats(self, rows: list[list[int]], extra: int) -> None:
+        target = packed([*rows, [1] * (max(map(len, rows)) + extra)])  # padding of equal neighbours
+        expected = [len(row) + sum(a == b for a, b in pairwise(row)) for row in rows]
+        assert required_frames(target).tolist()[:-1] == expected
+
+    def test_is_the_shortest_path(self) -> None:
+        for target in targets(3, 3):
+            needed = int(required_frames(packed([target])))
+            assert any(spelled(path) == target for path in product(range(3), repeat=needed))
+            assert (
+                not any(spelled(path) == target for path in product(range(3), repeat=max(0, needed - 1))) or not needed
+            )
+
+    def test_padding_says_nothing(self) -> None:
+        assert required_frames(Padded(torch.tensor([[1, 2, 2, 2]]), torch.tensor([2]))).tolist() == [2]
+
+
+class TestLoss:
+    @pytest.mark.parametrize(("frames", "size"), [(1, 4), (2, 4), (3, 4), (4, 3), (5, 3), (5, 4)])
+    def test_equals_the_sum_over_all_paths(self, frames: int, size: int) -> None:
+        """Loss and gradient of every target of up to three tokens, all in one batch with frames to spare."""
+        rows = targets(size, 2 if (frames, size) == (5, 4) else 3)
+        logits = torch.randn(len(rows), frames, size, dtype=torch.float64, requires_grad=True)
+        log_probs = logits.log_softmax(-1)
+        spare = torch.full((len(rows), 2, size), 3.0, dtype=torch.float64)
+        lengths = torch.full((len(rows),), frames)
+        losses, fits = ctc_loss(Padded(torch.cat([log_probs, spare], 1), lengths), packed(rows))
+        (gradient,) = torch.autograd.grad(losses.sum(), logits, retain_graph=True)
+        expected = torch.stack([summed_paths(log_probs[row], target) for row, target in enumerate(rows)])
+        assert fits.tolist() == expected.isfinite().tolist()
+        torch.testing.assert_close(losses[fits].double(), expected[fits], atol=1e-5, rtol=1e-5)
+        (wanted,) = torch.autograd.grad(expected[fits].sum(), logits)
+        torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
+        assert losses.dtype == torch.float32
+
+    def test_what_does_not_fit_costs_nothing_and_is_told(self) -> None:
+        logits = torch.randn(5, 4, 4, requires_grad=True)
+        target = packed([[1, 1, 1], [1, 2, 3], [1, 1], [], [1]])
+        lengths = torch.tensor([4, 2, 2, 0, 0])
+        losses, fits = ctc_loss(Padded(logits.log_softmax(-1), lengths), target)
+        assert fits.tolist() == [False, False, False, True, False]
+        assert losses.tolist() == [0.0] * 5  # the fourth row says nothing in no frames, which is certain
+        (gradient,) = torch.autograd.grad(losses.sum(), logits)
+        assert (gradient == 0).all()
+
+    def test_a_row_that_does_not_fit_leaves_the_others_alone(self) -> None:
+        logits = torch.randn(2, 4, 4, requires_grad=True)
+        target = packed([[1, 1, 1], [2, 1]])
+        losses, _ = ctc_loss(Padded(logits.log_softmax(-1), torch.tensor([4, 3])), target)
+        (gradient,) = torch.autograd.grad(losses.sum(), logits)
+        alone = logits[1:, :3].detach().requires_grad_()
+        loss, _ = ctc_loss(
+            Padded(alone.log_softmax(-1), torch.tensor([3])), Padded(torch.tensor([[2, 1]]), torch.tensor([2]))
+        )
+        (wanted,) = torch.autograd.grad(loss.sum(), alone)
+        torch.testing.assert_close(losses[1:], loss)
+        torch.testing.assert_close(gradient[1:, :3], wanted)
+        assert (gradient[0] == 0).all()
+        assert (gradient[1, 3] == 0).all()
+
+    def test_an_empty_target_is_all_blanks(self) -> None:
+        log_probs = torch.randn(2, 3, 4).log_softmax(-1)
+        losses, fits = ctc_loss(
+            Padded(log_probs, torch.tensor([3, 1])),
+            Padded(torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, dtype=torch.long)),
+        )
+        assert fits.all()
+        torch.testing.assert_close(losses, -torch.stack([log_probs[0, :, BLANK].sum(), log_probs[1, 0, BLANK]]))
+
+    @pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5)])
+    def test_no_frame_at_all(self, shape: tuple[int, int, int]) -> None:
+        log_probs = torch.zeros(shape, requires_grad=True)
+        none = torch.zeros(shape[0], dtype=torch.long)
+        losses, fits = ctc_loss(Padded(log_probs, none), Padded(torch.ones(shape[0], 2, dtype=torch.long), none))
+        assert fits.all()
+        assert losses.tolist() == [0.0] * shape[0]
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        _, fits = ctc_loss(Padded(log_probs, none), Padded(torch.ones(shape[0], 2, dtype=torch.long), none + 2))
+        assert not fits.any()
+
+    @pytest.mark.parametrize("garbage", GARBAGE)
+    def test_padding_is_never_read(self, garbage: float) -> None:
+        clean = torch.randn(2, 4, 5).log_softmax(-1)
+        lengths = torch.tensor([4, 2])
+        dirty = clean.clone()
+        dirty[1, 2:] = garbage
+        target = Padded(torch.tensor([[1, 2, 2], [3, -100, 10**9]]), torch.tensor([3, 1]))
+        outcomes = []
+        for data in (clean, dirty):
+            leaf = data.clone().requires_grad_()
+            losses, fits = ctc_loss(Padded(leaf, lengths), target)
+            assert fits.all()
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            assert (gradient[1, 2:] == 0).all()
+            outcomes.append(torch.cat([losses.detach(), gradient.flatten()]))
+        assert torch.equal(*outcomes)
+
+
+def plain_collapse(labels: list[int], scores: list[float]) -> tuple[list[int], list[float]]:
+    tokens: list[int] = []
+    best: list[float] = []
+    previous = BLANK
+    for label, score in zip(labels, scores, strict=True):
+        if label != BLANK and label != previous:
+            tokens.append(label)
+            best.append(score)
+        elif label != BLANK:
+            best[-1] = max(best[-1], score)
+        previous = label
+    return tokens, best
+
+
+FRAMES = st.lists(st.tuples(st.sampled_from([BLANK, 6, 7, 8]), st.floats(-20, 0, width=32)), max_size=12)
+
+
+class TestCollapse:
+    @given(st.lists(FRAMES, min_size=1, max_size=5), st.integers(0, 4), st.sampled_from(GARBAGE), st.integers(0, 9))
+    def test_equals_a_plain_loop(
+        self, rows: list[list[tuple[int, float]]], extra: int, garbage: float, label: int
+    ) -> None:
+        width = max(map(len, rows)) + extra
+        labels, scores = torch.full((len(rows), width), label), torch.full((len(rows), width), garbage)
+        for row, frames in enumerate(rows):
+            labels[row, : len(frames)] = torch.tensor([frame[0] for frame in frames], dtype=torch.long)
+            scores[row, : len(frames)] = torch.tensor([frame[1] for frame in frames])
+        before = labels.clone()
+        tokens, best = collapse(Padded(labels, torch.tensor([len(row) for row in rows])), scores)
+        assert torch.equal(labels, before)
+        expected = [plain_collapse([x for x, _ in row], [y for _, y in row]) for row in rows]
+        assert [row.tolist() for row in tokens.unpack()] == [ids for ids, _ in expected]
+        assert [row.tolist() for row in Padded(best, tokens.lengths).unpack()] == [values for _, values in expected]
+        assert tokens.data.shape == best.shape == (len(rows), max(len(ids) for ids, _ in expected))
+        assert (best[~tokens.mask] == 0).all()
+
+    @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0)])
+    def test_nothing(self, shape: tuple[int, int]) -> None:
+        path = Padded(torch.zeros(shape, dtype=torch.long), torch.zeros(shape[0], dtype=torch.long))
+        tokens, best = collapse(path, torch.zeros(shape))
+        assert tokens.data.shape == best.shape == (shape[0], 0)
+        assert tokens.lengths.tolist() == [0] * shape[0]
+
+
+class TestGreedy:
+    @given(st.lists(st.integers(0, 8), min_size=1, max_size=4), st.sampled_from(GARBAGE), st.integers(0, 1000))
+    def test_equals_a_plain_loop(self, lengths: list[int], garbage: float, seed: int) -> None:
+        data = torch.randn(
+            len(lengths), max(lengths) + 2, 4, generator=torch.Generator().manual_seed(seed)
+        ).log_softmax(-1)
+        for row, length in enumerate(lengths):
+            data[row, length:] = garbage
+        tokens, scores = greedy(Padded(data, torch.tensor(lengths)))
+        for row, length in enumerate(lengths):
+            frames = data[row, :length].tolist()
+            labels = [max(range(4), key=frame.__getitem__) for frame in frames]
+            ids, best = plain_collapse(labels, [max(frame) for frame in frames])
+            assert tokens.unpack()[row].tolist() == ids
+            assert scores[row, : len(ids)].tolist() == best
+
+    def test_score_is_the_highest_of_the_run(self) -> None:
+        posteriors = torch.tensor([[[0.1, 0.9], [0.05, 0.95], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]]])
+        tokens, scores = greedy(Padded(posteriors.log(), torch.tensor([5])))
+        assert tokens.data.tolist() == [[1, 1]]
+        assert scores[0].tolist() == pytest.approx([math.log(0.95), math.log(0.7)])
