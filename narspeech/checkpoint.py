@@ -31,8 +31,14 @@ def save(folder: Path, model: Model, *, dtype: torch.dtype | None = None) -> Non
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Model:
     """The model in folder `path`, in float32 on `device`, ready to decode. Raises CheckpointError."""
     folder = Path(path)
-    config = from_dict(ModelConfig, read_config(folder))
-    model = Model(config, tokenizers.load(folder))
+    content = read_config(folder)
+    tokenizer = tokenizers.load(folder)
+    try:
+        model = Model(from_dict(ModelConfig, content), tokenizer)
+    except (ValueError, RuntimeError) as error:  # ours, and torch's on sizes that cannot be
+        raise CheckpointError(
+            f"expected {folder / CONFIG} to describe a model, received one that cannot be built: {error}"
+        ) from error
     weights = read_weights(folder / WEIGHTS)
     expected = model.state_dict()
     missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
@@ -44,8 +50,8 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     for name, tensor in weights.items():
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
-                f"expected {name} in {folder / WEIGHTS} to be {tuple(expected[name].shape)}, received {tuple(tensor.shape)}:"
-                " save or download the folder anew"
+                f"expected {name} in {folder / WEIGHTS} to be {tuple(expected[name].shape)}, "
+                f"received {tuple(tensor.shape)}: save or download the folder anew"
             )
     model.load_state_dict(weights)
     return model.to(device).eval()
@@ -70,8 +76,10 @@ def read_config(folder: Path) -> dict[str, object]:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"expected a model folder with {CONFIG}, received {folder}: check the path") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"expected {folder / CONFIG} to be readable JSON, received {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"expected {folder / CONFIG} to be readable JSON, received {error}: save or download the folder anew"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("model"), dict):
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(
@@ -82,12 +90,15 @@ def read_config(folder: Path) -> dict[str, object]:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in safetensors file `path`, on the CPU. Raises CheckpointError."""
     try:
         return safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"expected weights at {path}, received no such file: check the path") from None
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"expected {path} to be a complete safetensors file, received {error}") from None
+        raise CheckpointError(
+            f"expected {path} to be a complete safetensors file, received {error}: save or download it anew"
+        ) from None
 
 
 def weights_to_bytes(weights: dict[str, torch.Tensor], dtype: torch.dtype | None = None) -> bytes:
@@ -100,4 +111,5 @@ def weights_to_bytes(weights: dict[str, torch.Tensor], dtype: torch.dtype | None
 
 
 def write_json(path: Path, content: object) -> None:
+    """`content` as indented JSON at `path`, atomically."""
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -27,9 +27,12 @@ DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC}
 
 @dataclass(frozen=True, kw_only=True)
 class CTCConfig:
-    """The loss is weight x CTC + (1 - weight) x the decoder's; CTC is (1 - intermediate) x the last layer's + intermediate
-    x the mean of the taps' (Lee & Watanabe 2021); condition: feed the taps' posteriors back (Nozaki & Komatsu 2021);
-    consistency: weight of the divergence between two augmented views of an utterance, 0 for one view (Yao et al. 2024)."""
+    """The loss is weight x CTC + (1 - weight) x the decoder's.
+
+    CTC is (1 - intermediate) x the last layer's + intermediate x the mean of the taps' (Lee & Watanabe 2021);
+    condition: feed the taps' posteriors back (Nozaki & Komatsu 2021); consistency: weight alpha of the divergence
+    between two augmented views of an utterance, 0 for one view, .2 as published (CR-CTC: Yao et al. 2024).
+    """
 
     weight: float = 0.3
     intermediate: float = 0.5
@@ -67,7 +70,9 @@ class Model(nn.Module):
     def encode(self, source: Padded, *, views: bool = False) -> Encoded:
         """source (B, N) samples -> states and CTC log-probabilities; 2 B rows where two `views` are asked for."""
         features = self.frontend(source, views=views)
-        encoded = self.encoder(features, self.ctc.feedback if self.config.ctc.condition else None)
+        # Features are float32 whatever the weights are.
+        features = Padded(features.data.to(self.ctc.output.weight.dtype), features.lengths)
+        encoded: Encoded = self.encoder(features, self.ctc.feedback if self.config.ctc.condition else None)
         states = encoded.states
         return encoded._replace(ctc=Padded(self.ctc(states.data), states.lengths))
 
@@ -85,7 +90,7 @@ class Model(nn.Module):
         assert encoded.ctc is not None
         losses, fits = ctc_loss(encoded.ctc, batch.target)
         total = ctc = losses.sum()
-        parts = {"ctc": ctc.detach(), "infeasible": (~fits).sum()}
+        parts = {"ctc": ctc.detach(), "infeasible": (~fits[: len(fits) // 2 if views else None]).sum()}
         if encoded.taps and config.intermediate > 0:
             lengths = encoded.states.lengths
             taps = [ctc_loss(Padded(self.ctc(tap), lengths), batch.target)[0].sum() for tap in encoded.taps]
@@ -112,11 +117,12 @@ class Model(nn.Module):
 
 
 def symmetric_divergence(log_probs: Padded) -> Tensor:
-    """Sum over real frames of the KL divergence of each view to the other one, whose gradient is stopped.
+    """Sum over the real frames of all views of the KL divergence to the other view, whose gradient is stopped.
 
-    log_probs (2 B, T, V), rows i and i + B being views of one utterance (CR-CTC: Yao et al. 2024, eq. 5).
+    log_probs (2 B, T, V), rows i and i + B being views of one utterance. CR-CTC (Yao et al. 2024) takes half of this
+    sum and half of both views' CTC losses; here both are whole, and so is the count of tokens that divides them.
     """
     first, second = log_probs.data.chunk(2)
     other = torch.cat([second, first]).detach()
     divergence = (other.exp() * (other - log_probs.data)).sum(-1)
-    return (divergence * log_probs.mask).sum() / 2
+    return (divergence * log_probs.mask).sum()

@@ -16,8 +16,8 @@ from narspeech.tokenizer import MASK, PAD
 def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[Hypothesis]:
     """Decode a batch; the hypotheses stand in the order of its rows and do not depend on their batch-mates.
 
-    A row leaves the batch once it is settled, or once a step changed nothing and no MASK is left ("unchanged" alone would
-    stop a row whose masks are still to be filled). There is one host sync a step, to learn which rows go on.
+    A row leaves the batch once it is settled, or once a step changed nothing and no MASK is left ("unchanged" alone
+    would stop a row whose masks are still to be filled). There is one host sync a step, to learn which rows go on.
     """
     memory = decoder.prepare(encoded)
     draft = decoder.draft(memory, options)

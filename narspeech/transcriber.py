@@ -6,14 +6,13 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import torch
-import tyro
 
 from narspeech.batch import Padded
 from narspeech.checkpoint import load
@@ -27,26 +26,36 @@ from narspeech.tokenizer import Tokenizer
 BUNDLED = Path(__file__).parent / "models" / "english"
 
 DecoderName = Literal["ctc", "mask_ctc"]
+Item = TypeVar("Item")
 
 
 class Transcriber:
     """A loaded model that transcribes: load it once, call it often.
 
-    model: a checkpoint folder, a Model, or None for the small English model in the package; device: "cpu", "cuda", ..., or
-    None for CUDA where there is one.
+    model: a checkpoint folder, a Model (which is put into evaluation mode), or None for the small English model in the
+    package; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one.
     """
 
     def __init__(self, model: str | os.PathLike[str] | Model | None = None, *, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = (model if isinstance(model, Model) else load(model or BUNDLED)).to(self.device).eval()
+        if isinstance(model, Model):
+            self.device = model.device if device is None else find_device(device)
+            self.model = model.to(self.device).eval()
+        else:
+            self.device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = load(BUNDLED if model is None else model, device=self.device)
         self.rate = self.model.config.frontend.rate
 
     def options(
         self, *, steps: int | None = None, threshold: float | None = None, trace: bool = False
     ) -> DecodeOptions:
         """The model's own decoding settings, with what is given here in their place."""
-        given = {"steps": steps, "threshold": threshold, "trace": trace}
-        return replace(self.model.config.decoding, **{name: x for name, x in given.items() if x is not None})
+        own = self.model.config.decoding
+        return replace(
+            own,
+            steps=own.steps if steps is None else steps,
+            threshold=own.threshold if threshold is None else threshold,
+            trace=trace,
+        )
 
     def __call__(
         self,
@@ -56,21 +65,65 @@ class Transcriber:
         decoder: DecoderName | None = None,
         batch_size: int = 8,
     ) -> list[Transcript]:
-        """Transcripts of recordings at the model's rate, in their order; batches hold recordings of like length."""
+        """Transcripts of recordings at the model's rate, in their order."""
+        found = dict(self.stream(recordings, options, decoder=decoder, batch_size=batch_size))
+        return [found[index] for index in range(len(recordings))]
+
+    def stream(
+        self,
+        recordings: Sequence[Audio],
+        options: DecodeOptions | None = None,
+        *,
+        decoder: DecoderName | None = None,
+        batch_size: int = 8,
+    ) -> Iterator[tuple[int, Transcript]]:
+        """Index and transcript of every recording as soon as it is done; batches hold recordings of like length."""
+        self._check(recordings, decoder, batch_size)
         order = sorted(range(len(recordings)), key=lambda index: len(recordings[index].samples))
-        transcripts: dict[int, Transcript] = {}
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            samples = [torch.from_numpy(recordings[index].samples) for index in chosen]
-            source = Padded.pack(samples).to(self.device)
+        for chosen in parts(order, batch_size):
+            source = Padded.pack([torch.from_numpy(recordings[index].samples) for index in chosen]).to(self.device)
             hypotheses = self.model.decode(source, options, "ctc" if decoder == "ctc" else None)
             for index, hypothesis in zip(chosen, hypotheses, strict=True):
-                transcripts[index] = to_transcript(hypothesis, recordings[index], self.model.tokenizer)
-        return [transcripts[index] for index in range(len(recordings))]
+                yield index, to_transcript(hypothesis, recordings[index], self.model.tokenizer)
+
+    def _check(self, recordings: Sequence[Audio], decoder: DecoderName | None, batch_size: int) -> None:
+        check_batch_size(batch_size)
+        own = self.model.config.decoder.kind
+        if decoder not in (None, "ctc", own):
+            known = " or ".join(dict.fromkeys(("ctc", own)))
+            raise NarspeechError(f"expected the decoder of this model ({known}), received {decoder!r}: name no other")
+        other = next((recording.rate for recording in recordings if recording.rate != self.rate), None)
+        if other is not None:
+            raise NarspeechError(f"expected recordings at {self.rate} Hz, received {other} Hz: load them at that rate")
+
+
+def find_device(name: str) -> torch.device:
+    """The device that `name` means, once something could be put there. Raises NarspeechError."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise NarspeechError(f"expected a device of this machine such as cpu, received {name!r}: {reason}") from None
+
+
+def check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise NarspeechError(f"expected a batch size of at least 1, received {batch_size}: 8 is usual")
+
+
+def parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """`items` in pieces of `size`, the last one maybe shorter."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def group_size(batch_size: int) -> int:
+    """How many recordings are in memory at a time: a few batches, so that like lengths can be put together."""
+    check_batch_size(batch_size)
+    return 4 * batch_size
 
 
 def to_transcript(hypothesis: Hypothesis, audio: Audio, tokenizer: Tokenizer) -> Transcript:
-    """Text, words and confidence: a token's is exp(score), a word's the least of its tokens', the whole's their mean."""
+    """Text, words and confidence: a token's is exp(score), a word's the least of its tokens', the whole's the mean."""
     confidence = [math.exp(score) for score in hypothesis.scores]
     words = tuple(
         Word(text=text, confidence=min(confidence[place], default=0.0))
@@ -93,12 +146,29 @@ def shared_transcriber(model: str | None, device: str | None) -> Transcriber:
     return Transcriber(model, device=device)
 
 
+class Settings(TypedDict, total=False):
+    """The settings of `transcribe`, for its overloads."""
+
+    rate: int | None
+    channel: int | None
+    model: str | os.PathLike[str] | Model | None
+    device: str | None
+    decoder: DecoderName | None
+    steps: int | None
+    threshold: float | None
+    batch_size: int
+    trace: bool
+
+
+# A str is a Sequence of str, but the first overload that fits wins.
 @overload
-def transcribe(recording: AudioSource, **settings: Any) -> Transcript: ...
+def transcribe(  # type: ignore[overload-overlap]
+    recording: AudioSource, **settings: Unpack[Settings]
+) -> Transcript: ...
 @overload
-def transcribe(recording: list[AudioSource] | tuple[AudioSource, ...], **settings: Any) -> list[Transcript]: ...
+def transcribe(recording: Sequence[AudioSource], **settings: Unpack[Settings]) -> list[Transcript]: ...
 def transcribe(
-    recording: AudioSource | list[AudioSource] | tuple[AudioSource, ...],
+    recording: AudioSource | Sequence[AudioSource],
     *,
     rate: int | None = None,
     channel: int | None = None,
@@ -110,12 +180,12 @@ def transcribe(
     batch_size: int = 8,
     trace: bool = False,
 ) -> Transcript | list[Transcript]:
-    """The words in a recording, in lower case; a list of recordings gives a list, in order.
+    """The words in a recording, in lower case; a list or tuple of recordings gives a list, in order.
 
-    recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel: which one
-    to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one; decoder: "ctc"
-    reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token is refined, by default
-    the model's own. Raises AudioError for the first recording that cannot be read.
+    recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel:
+    which one to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one;
+    decoder: "ctc" reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token
+    is refined, by default the model's own. Raises AudioError for the first recording that cannot be read.
     """
     if isinstance(model, Model):
         transcriber = Transcriber(model, device=device)
@@ -123,17 +193,19 @@ def transcribe(
         transcriber = shared_transcriber(None if model is None else os.fspath(model), device)
     options = transcriber.options(steps=steps, threshold=threshold, trace=trace)
     many = isinstance(recording, list | tuple)
-    sources: Sequence[Any] = recording if many else [recording]
-    audio = [load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel) for source in sources]
-    transcripts = transcriber(audio, options, decoder=decoder, batch_size=batch_size)
+    sources: Sequence[Any] = recording if isinstance(recording, list | tuple) else [recording]
+    transcripts: list[Transcript] = []
+    for part in parts(sources, group_size(batch_size)):
+        audio = [load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel) for source in part]
+        transcripts += transcriber(audio, options, decoder=decoder, batch_size=batch_size)
     return transcripts if many else transcripts[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranscribeOptions:
-    """Write down what is said in sound files (wav, flac, ogg, opus, mp3): results on stdout, in the order of the files."""
+    """Write down what is said in sound files (wav, flac, ogg, opus, mp3): results on stdout, in the files' order."""
 
-    files: tyro.conf.Positional[tuple[Path, ...]]
+    files: tuple[Path, ...]
     """Sound files."""
     model: Path | None = None
     """A checkpoint folder, such as OUT/final; by default the small English model in the package."""
@@ -144,8 +216,9 @@ class TranscribeOptions:
     threshold: float | None = None
     """Refine tokens of less confidence (0 to 1); by default what suits the model."""
     format: Literal["text", "jsonl"] = "text"
-    """text: the words, a line a file; jsonl: an object a file with id, path, text, duration, confidence."""
-    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    """text: the words, a line a file, empty for one that failed; jsonl: an object a file with id, path, text, duration
+    and confidence, or with id, path and error."""
+    batch_size: int = 8
     """Files decoded together."""
     device: str | None = None
     """cpu, cuda, cuda:1, ...; by default CUDA where there is one."""
@@ -153,58 +226,80 @@ class TranscribeOptions:
 
 def main(argv: list[str]) -> int:
     """`narspeech transcribe`: 0 all files transcribed, 1 some failed (the others are written), 2 bad usage."""
-    options = tyro.cli(TranscribeOptions, args=argv, prog="narspeech transcribe")
+    # Python callers of this module need not pay for what only the command uses.
+    import tyro
+    from rich.console import Console
+    from rich.progress import Progress
+
+    options = tyro.cli(
+        TranscribeOptions, args=argv, prog="narspeech transcribe", config=(tyro.conf.PositionalRequiredArgs,)
+    )
     if not options.files:
         raise NarspeechError("expected at least one sound file, received none: name files after `narspeech transcribe`")
-    if options.batch_size < 1:
-        raise NarspeechError(f"expected --batch-size of at least 1, received {options.batch_size}")
+    size = group_size(options.batch_size)
     transcriber = Transcriber(options.model, device=options.device)
     failed = 0
-    # A few batches at a time: like lengths can be put together, and results come while later files wait.
-    group = 4 * options.batch_size
-    for start in range(0, len(options.files), group):
-        for path, outcome in transcribe_files(transcriber, options.files[start : start + group], options):
-            if isinstance(outcome, AudioError):
-                failed += 1
-                print(f"narspeech: {outcome}", file=sys.stderr)
-            else:
-                for warning in outcome.warnings:
-                    print(f"narspeech: {path}: {warning}", file=sys.stderr)
-            line = outcome_line(path, outcome, options.format)
-            if line is not None:
-                print(line, flush=True)
+    # Rich would send what is printed meanwhile to stderr.
+    bar = Progress(
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not sys.stderr.isatty(),
+    )
+    task = bar.add_task("transcribing", total=len(options.files))
+    for paths in parts(options.files, size):
+        with bar:  # it is gone while results are printed
+            outcomes = transcribe_files(transcriber, paths, options, lambda: bar.advance(task))
+        for path, outcome in zip(paths, outcomes, strict=True):
+            failed += isinstance(outcome, AudioError)
+            for remark in remarks(path, outcome):
+                print("narspeech:", " ".join(remark.splitlines()), file=sys.stderr)
+            print(outcome_line(path, outcome, options.format), flush=True)
     if failed:
         print(f"narspeech: {failed} of {len(options.files)} files failed", file=sys.stderr)
     return 1 if failed else 0
 
 
 def transcribe_files(
-    transcriber: Transcriber, paths: Iterable[Path], options: TranscribeOptions
-) -> Iterator[tuple[Path, Transcript | AudioError]]:
-    """Every path with its transcript, or with the reason why there is none."""
-    loaded: list[tuple[Path, Audio | AudioError]] = []
-    for path in paths:
-        try:
-            loaded.append((path, load_audio(path, target_rate=transcriber.rate)))
-        except AudioError as error:
-            loaded.append((path, error))
+    transcriber: Transcriber, paths: Sequence[Path], options: TranscribeOptions, advance: Callable[[], None]
+) -> list[Transcript | AudioError]:
+    """For every path its transcript, or the reason why there is none; `advance` is called whenever one is done."""
     decoding = transcriber.options(steps=options.steps, threshold=options.threshold)
-    recordings = [audio for _, audio in loaded if isinstance(audio, Audio)]
-    transcripts = iter(
-        transcriber(recordings, decoding, decoder=options.decoder, batch_size=options.batch_size) if recordings else []
+    outcomes: dict[int, Transcript | AudioError] = {}
+    recordings: dict[int, Audio] = {}
+    for index, path in enumerate(paths):
+        try:
+            recordings[index] = load_audio(path, target_rate=transcriber.rate)
+        except AudioError as error:
+            outcomes[index] = error
+            advance()
+    places = list(recordings)
+    done = transcriber.stream(
+        list(recordings.values()), decoding, decoder=options.decoder, batch_size=options.batch_size
     )
-    for path, audio in loaded:
-        yield path, next(transcripts) if isinstance(audio, Audio) else audio
+    for place, transcript in done:
+        outcomes[places[place]] = transcript
+        advance()
+    return [outcomes[index] for index in range(len(paths))]
 
 
-def outcome_line(path: Path, outcome: Transcript | AudioError, form: Literal["text", "jsonl"]) -> str | None:
-    """What goes to stdout for a file; nothing for a failed one in plain text."""
-    if form == "text":
-        return None if isinstance(outcome, AudioError) else outcome.text
-    entry: dict[str, Any] = {"id": path.stem, "path": str(path)}
+def remarks(path: Path, outcome: Transcript | AudioError) -> list[str]:
+    """What stderr should say of a file."""
     if isinstance(outcome, AudioError):
-        return json.dumps(entry | {"error": str(outcome)}, ensure_ascii=False)
-    return json.dumps(entry | record(outcome), ensure_ascii=False)
+        return [str(outcome)]
+    return [f"{path}: {warning}" for warning in outcome.warnings]
+
+
+def outcome_line(path: Path, outcome: Transcript | AudioError, form: Literal["text", "jsonl"]) -> str:
+    """What goes to stdout for a file. In plain text a failed one has an empty line, so that lines still match files."""
+    if form == "text":
+        return "" if isinstance(outcome, AudioError) else outcome.text
+    found = {"error": str(outcome)} if isinstance(outcome, AudioError) else record(outcome)
+    entry = {"id": path.stem, "path": str(path), **found}
+    # Bytes of a file name that are no UTF-8 cannot be written as they are, but as escapes.
+    as_it_is = not any("\ud800" <= character <= "\udfff" for character in str(path))
+    return json.dumps(entry, ensure_ascii=not as_it_is)
 
 
 def record(transcript: Transcript) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
+from narspeech.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
-    """steps: refinement budget K; threshold: tokens less confident than this are refined; trace: keep every step."""
+    """steps: refinement budget K; threshold: tokens less confident than this are refined, every one at 1; trace: keep
+    every step. Raises ConfigError."""
 
     steps: int = 10
     threshold: float = 0.99
@@ -21,9 +23,11 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         if self.steps < 0:
-            raise ValueError(f"expected steps of 0 or more, received {self.steps}")
+            raise ConfigError(f"expected steps of 0 or more, received {self.steps}: 0 keeps the draft, 10 is usual")
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"expected a threshold between 0 and 1, received {self.threshold}")
+            raise ConfigError(
+                f"expected a threshold between 0 and 1, received {self.threshold}: 1 refines every token"
+            )
 
 
 class Memory(NamedTuple):
@@ -56,7 +60,7 @@ class Decoder(nn.Module):
         """The first hypotheses, rows in the order of the memory."""
         raise NotImplementedError
 
-    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:
+    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
         """One refinement step; rows of draft and memory correspond. Never mutates its arguments."""
         return draft
 
@@ -64,6 +68,6 @@ class Decoder(nn.Module):
         """(R,) bool: rows that no further step would change, so that they need not pay for one."""
         return torch.zeros_like(draft.owner, dtype=torch.bool)
 
-    def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:
+    def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
         """One row for each owner, in order."""
         return draft

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
+from narspeech.batch import Batch, Draft, Encoded, Loss, TrainStep
 from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.ops.ctc import ctc_loss, greedy
 
@@ -28,7 +29,7 @@ def greedy_draft(memory: Memory) -> Draft:
 class CTCDecoder(Decoder):
     """It has no parameters: the one CTC head belongs to the model."""
 
-    def __init__(self, config: CTCDecoderConfig | None = None, width: int = 0, size: int = 0) -> None:
+    def __init__(self, config: CTCDecoderConfig | None = None, memory_width: int = 0, size: int = 0) -> None:  # noqa: ARG002
         super().__init__()
 
     def prepare(self, encoded: Encoded) -> Memory:
@@ -36,13 +37,13 @@ class CTCDecoder(Decoder):
             raise ValueError("expected a model with a CTC head to decode with CTC, received one without")
         return Memory(encoded.states.mask[:, None, None], ctc=encoded.ctc)
 
-    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
         assert encoded.ctc is not None
         losses, fits = ctc_loss(encoded.ctc, batch.target)
         return Loss(losses.sum(), (batch.target.lengths * fits).sum(), {})
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
         return greedy_draft(memory)
 
-    def settled(self, draft: Draft) -> torch.Tensor:
+    def settled(self, draft: Draft) -> Tensor:
         return torch.ones_like(draft.owner, dtype=torch.bool)

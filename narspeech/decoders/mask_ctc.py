@@ -1,13 +1,15 @@
 """Mask-CTC (Higuchi et al. 2020): CTC's weak tokens are masked and filled in again, the most confident first.
 
-A bidirectional Transformer sees the tokens that stand and the whole utterance, and predicts the masked ones in parallel.
+A bidirectional Transformer sees the tokens that stand and the whole utterance, and predicts the masked ones in
+parallel.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ from narspeech.decoders.ctc import greedy_draft
 from narspeech.nn.attention import key_mask
 from narspeech.nn.heads import forbid
 from narspeech.nn.layers import DecoderLayer
-from narspeech.nn.positions import rotary
+from narspeech.nn.positions import relative, rotary
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.masking import fill, mask_uniform, quota
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
@@ -54,7 +56,8 @@ class MaskCTC(Decoder):
         self.register_buffer("forbidden", forbid(size, (BLANK, PAD, MASK, BOS, EOS)), persistent=False)
 
     def prepare(self, encoded: Encoded) -> Memory:
-        projected = [layer.cross_attention.project(encoded.states.data) for layer in self.layers]
+        layers = cast("Iterable[DecoderLayer]", self.layers)
+        projected = [layer.cross_attention.project(encoded.states.data) for layer in layers]
         keys, values = (tuple(part) for part in zip(*projected, strict=True))
         states = encoded.states
         return Memory(key_mask(states.lengths, states.data.shape[1]), keys, values, encoded.ctc)
@@ -63,14 +66,16 @@ class MaskCTC(Decoder):
         """Logits (R, U, V) of every token, masked or not."""
         width = self.config.width
         length = tokens.data.shape[1]
-        x = self.dropout(self.embedding(tokens.data) * math.sqrt(width))
+        x = self.embedding(tokens.data) * math.sqrt(width)
+        # Rotary attention over equal tokens has equal outputs: those of an all-masked draft need a place of their own.
+        x = self.dropout(x + relative(length + 1, width, x.device)[length : 2 * length].to(x.dtype))
         positions = rotary(length, width // self.config.heads, x.device)
         mask = key_mask(tokens.lengths, length)
         for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
             x = layer(x, positions, mask, keys, values, memory.mask)
         return F.linear(self.norm(x), self.embedding.weight, self.bias) + self.forbidden
 
-    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
         """Cross-entropy at n ~ U{1..U} distinct masked positions of each target."""
         target = batch.target
         hidden = mask_uniform(target)
@@ -83,13 +88,15 @@ class MaskCTC(Decoder):
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
         draft = greedy_draft(memory)
-        weak = (draft.scores < math.log(max(options.threshold, 1e-30))) & draft.tokens.mask
-        tokens = Padded(draft.tokens.data.masked_fill(weak, MASK), draft.tokens.lengths)
-        if options.steps == 0:
+        if options.steps == 0 or options.threshold == 0:
             return draft
+        # A posterior may round to 1, and a threshold of 1 means every token all the same.
+        weak = (draft.scores < math.log(options.threshold)) | (options.threshold == 1)
+        weak &= draft.tokens.mask
+        tokens = Padded(draft.tokens.data.masked_fill(weak, MASK), draft.tokens.lengths)
         return draft._replace(tokens=tokens, undecided=weak.sum(-1))
 
-    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:
+    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
         confidence, proposal = F.log_softmax(self(draft.tokens, memory).float(), -1).max(-1)
         count = quota(draft.undecided, turn.index, turn.steps)
         tokens, scores = fill(draft.tokens.data, draft.scores, proposal, confidence, count)

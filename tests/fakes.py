@@ -1,0 +1,111 @@
+"""Tiny stand-ins that every test may use: a tokenizer, models of one or two layers, sung sentences, batches.
+
+A sentence is sung: every letter has a pitch of its own. That is speech enough for a tiny model to learn in seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from narspeech.batch import Batch, Padded
+from narspeech.encoders.conformer import ConformerConfig
+from narspeech.frontends.fbank import FbankConfig
+from narspeech.model import CTCConfig, Model, ModelConfig
+from narspeech.tokenizer import PAD, CharacterTokenizer
+
+RATE = 8000
+LETTERS = "abcd "
+TOKENIZER = CharacterTokenizer(LETTERS)
+SENTENCES = ("abad", "cab", "da da", "a", "bad cab", "dab", "cc", "ab dc")
+# What a decoder's config may be told to keep it tiny, where it has such a field.
+TINY = {"depth": 2, "width": 16, "heads": 2, "feed_forward": 32, "dropout": 0.0, "label_smoothing": 0.0}
+
+
+class Moment(NamedTuple):
+    """One refinement step of one row, as a naive reference sees it."""
+
+    tokens: list[int]
+    scores: list[float]
+
+
+def model_config(decoder: str = "mask_ctc", **settings: Any) -> ModelConfig:
+    """A tiny model around the decoder of that kind; settings replace fields of the ModelConfig."""
+    classes = get_args(get_type_hints(ModelConfig)["decoder"])
+    chosen = next(cls for cls in classes if cls.kind == decoder)
+    names = {field.name for field in dataclasses.fields(chosen)}
+    config = ModelConfig(
+        frontend=FbankConfig(rate=RATE, num_mels=12, normalise="utterance"),
+        encoder=ConformerConfig(
+            depth=2, width=16, heads=2, feed_forward=32, kernel=3, dropout=0.0, channels=4, subsampling="depthwise4"
+        ),
+        decoder=chosen(**{name: value for name, value in TINY.items() if name in names}),
+        ctc=CTCConfig(weight=0.5, intermediate=0.0),
+    )
+    return replace(config, **settings)
+
+
+def tiny_model(decoder: str = "mask_ctc", *, seed: int = 0, sharpness: float = 4.0, **settings: Any) -> Model:
+    """A model with random weights in evaluation mode; a sharp CTC head makes its drafts long and varied."""
+    torch.manual_seed(seed)
+    model = Model(model_config(decoder, **settings), TOKENIZER).eval()
+    with torch.no_grad():
+        model.ctc.output.weight.mul_(sharpness)
+    return model
+
+
+def sing(text: str, *, seconds: float = 0.12, seed: int = 0) -> Tensor:
+    """(N,) samples: a tone for each letter, with a faint noise and a gap that parts equal neighbours."""
+    time = torch.arange(int(seconds * RATE)) / RATE
+    fade = torch.sin(math.pi * time / seconds)
+    pitches = [300.0 * 1.6 ** LETTERS.index(letter) for letter in text]
+    tones = [0.3 * fade * torch.sin(2 * math.pi * pitch * time) for pitch in pitches]
+    samples = torch.cat([torch.zeros(RATE // 20), *tones, torch.zeros(RATE // 20)])
+    return samples + 1e-3 * torch.randn(len(samples), generator=torch.Generator().manual_seed(seed))
+
+
+def batch(sentences: Sequence[str] = SENTENCES) -> Batch:
+    """Sung sentences with their tokens."""
+    source = Padded.pack([sing(text, seed=number) for number, text in enumerate(sentences)])
+    target = Padded.pack([torch.tensor(TOKENIZER.encode(text)) for text in sentences], PAD)
+    return Batch(tuple(sentences), source, Padded(target.data.long(), target.lengths))
+
+
+def noise(lengths: Sequence[int], seed: int = 0) -> Padded:
+    """Random samples (B, N), the padding much louder than the sound."""
+    generator = torch.Generator().manual_seed(seed)
+    source = Padded(torch.randn(len(lengths), max(lengths), generator=generator), torch.tensor(lengths))
+    return Padded(source.data.where(source.mask, 100 * source.data), source.lengths)
+
+
+def write_wav(path: Path, samples: Tensor | np.ndarray[Any, Any], rate: int = RATE) -> Path:
+    soundfile.write(path, np.asarray(samples), rate)
+    return path
+
+
+def train(model: Model, data: Batch, *, updates: int, rate: float = 1e-2) -> list[float]:
+    """The loss a token at every update of plain AdamW on one batch."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates)
+    losses = []
+    model.train()
+    for _ in range(updates):
+        optimizer.zero_grad()
+        loss = model(data)
+        value = loss.total / loss.count
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(value.detach()))
+    model.eval()
+    return losses
