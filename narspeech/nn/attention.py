@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
                 f"expected width to be heads times an even number, received width {width} and heads {heads}; "
                 "change one of the two"
             )
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.head_width, self.dropout = heads, width // heads, dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.relative = relative
@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         if self.relative:
             bias = self._relative_bias(q, positions).masked_fill(~mask, float("-inf"))
             q = q + self.content_bias
@@ -80,7 +80,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, memory_width: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.head_width, self.dropout = heads, width // heads, dropout
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(memory_width, 2 * width)
         self.output = nn.Linear(width, width)
@@ -88,12 +88,12 @@ class CrossAttention(nn.Module):
     def project(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """states (B, T, M) -> keys and values, each (B, H, T, D / H)."""
         batch, length, _ = states.shape
-        k, v = self.key_value(states).view(batch, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        k, v = self.key_value(states).view(batch, length, 2, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         return k, v
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         batch, length, width = x.shape
-        q = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
+        q = self.query(x).view(batch, length, self.heads, self.head_width).transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, dropout_p=dropout)
         out: Tensor = self.output(y.transpose(1, 2).reshape(batch, length, width))

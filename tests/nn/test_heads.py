@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narspeech.nn.heads import NEVER, CTCHead, forbid
+from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+
+INSIDE = (PAD, MASK, BOS, EOS)
+
+
+def test_forbid() -> None:
+    assert forbid(4, [1, 3]).tolist() == [0, NEVER, 0, NEVER]
+    assert forbid(2, ()).tolist() == [0, 0]
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 100))
+def test_never_emits_what_stays_inside(seed: int, scale: float) -> None:
+    torch.manual_seed(seed)
+    head = CTCHead(4, 9)
+    log_probs = head(torch.randn(3, 5, 4) * scale)
+    assert not torch.isin(log_probs.argmax(-1), torch.tensor(INSIDE)).any()
+    assert (log_probs[..., list(INSIDE)].exp() == 0).all()
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(3, 5))
+    assert log_probs.isfinite().all()
+
+
+def test_it_can_emit_everything_else() -> None:
+    head = CTCHead(9, 9)
+    with torch.no_grad():
+        head.output.weight.copy_(torch.eye(9))
+    best = head(20 * torch.eye(9)[None]).argmax(-1)[0]
+    assert best[[BLANK, 5, 6, 7, 8]].tolist() == [BLANK, 5, 6, 7, 8]
+
+
+def test_float32_whatever_comes_in() -> None:
+    head, states = CTCHead(4, 9, condition=True), torch.randn(1, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert head(states).dtype == torch.float32
+    head = head.bfloat16()
+    assert head(states.bfloat16()).dtype == torch.float32
+    assert head.feedback(states.bfloat16()).dtype == torch.bfloat16
+
+
+def test_feedback_is_a_map_of_the_posteriors() -> None:
+    head, states = CTCHead(4, 9, condition=True), torch.randn(2, 3, 4)
+    assert head.condition is not None
+    logits = head.output(states)
+    logits[..., list(INSIDE)] = -torch.inf
+    wanted = logits.softmax(-1) @ head.condition.weight.T + head.condition.bias
+    torch.testing.assert_close(head.feedback(states), wanted)
+
+
+@pytest.mark.parametrize("condition", [False, True])
+def test_the_forbidden_list_is_no_weight(condition: bool) -> None:
+    names = {"output.weight", "output.bias"} | ({"condition.weight", "condition.bias"} if condition else set())
+    assert set(CTCHead(4, 9, condition=condition).state_dict()) == names
