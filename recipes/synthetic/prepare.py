@@ -1,0 +1,119 @@
+"""Sentences read by espeak-ng: SYNTHETIC speech, for a demo's voice and for trying things end to end without a corpus.
+
+python recipes/synthetic/prepare.py --data TEXT --out DIR --parts train
+"""
+
+from __future__ import annotations
+
+import lzma
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+from narspeech.data.corpus import Utterance, describe, tidy, write_part
+from narspeech.errors import ManifestError, NarspeechError
+
+LANGUAGES = ("en-us", "en-gb", "en-gb-scotland")
+VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4")
+COUNTS = {"train": 400, "test": 100}
+TEXT = "text/english_books.txt.xz"
+
+
+class Reading(NamedTuple):
+    """A sentence and how it is read: espeak-ng's voice, words a minute and pitch (0..99)."""
+
+    text: str
+    voice: str
+    speed: int
+    pitch: int
+
+
+def prepare(data: Path, out: Path, parts: Sequence[str] = ("train",), *, download: bool = False) -> dict[str, Path]:
+    """Synthesise `out`/sound/<part>-<number>.wav and write `out`/<part>.jsonl; the same text gives the same corpus.
+
+    data: a text file, plain or .xz, with a sentence a line, or the folder that holds text/english_books.txt.xz. There is
+    nothing to download. Raises ManifestError where the text or espeak-ng is missing.
+    """
+    if shutil.which("espeak-ng") is None:
+        raise ManifestError("expected the program espeak-ng, received none: install it (apt install espeak-ng)")
+    sentences = read_sentences(data if data.is_file() else data / TEXT)
+    manifests = {}
+    for part in parts:
+        if part not in COUNTS:
+            raise ManifestError(f"expected parts among {', '.join(COUNTS)}, received {part!r}; correct --parts")
+        names = [f"synthetic-{part}-{number:04d}" for number in range(COUNTS[part])]
+        readings = draw(sentences, part)
+        sounds = [out / "sound" / f"{name}.wav" for name in names]
+        sounds[0].parent.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(speak, readings, sounds))
+        utterances = [
+            Utterance(name, sound, reading.text, f"espeak-{reading.voice}")
+            for name, sound, reading in zip(names, sounds, readings, strict=True)
+        ]
+        manifests[part] = write_part(out / f"{part}.jsonl", utterances)
+    return manifests
+
+
+def read_sentences(path: Path) -> list[str]:
+    """The lines of 3 to 12 words, in lower case: short enough for a voice without breath."""
+    try:
+        with (lzma.open(path, "rt") if path.suffix == ".xz" else path.open()) as file:
+            sentences = [tidy(line) for line in file if 3 <= len(line.split()) <= 12]
+    except OSError as error:
+        raise ManifestError(f"expected a text with a sentence a line at {path}, received: {error}") from error
+    if len(sentences) < sum(COUNTS.values()):
+        raise ManifestError(f"expected {sum(COUNTS.values())} sentences in {path}, received {len(sentences)}")
+    return sentences
+
+
+def draw(sentences: Sequence[str], part: str) -> list[Reading]:
+    """Sentences of one part, no two parts sharing a line, and a voice for each."""
+    places = random.Random(0).sample(range(len(sentences)), sum(COUNTS.values()))
+    start = sum(COUNTS[other] for other in list(COUNTS)[: list(COUNTS).index(part)])
+    chance = random.Random(part)
+    return [
+        Reading(
+            sentences[place],
+            f"{chance.choice(LANGUAGES)}+{chance.choice(VARIANTS)}",
+            chance.randrange(130, 180),
+            chance.randrange(30, 70),
+        )
+        for place in places[start : start + COUNTS[part]]
+    ]
+
+
+def speak(reading: Reading, target: Path) -> None:
+    """Write the reading as a sound file, by way of a temporary name."""
+    if target.exists():
+        return
+    partial = target.with_suffix(".part.wav")
+    command = ["espeak-ng", "-v", reading.voice, "-s", str(reading.speed), "-p", str(reading.pitch), "-w", str(partial)]
+    subprocess.run([*command, "--", reading.text], check=True, capture_output=True)
+    partial.replace(target)
+
+
+def main(data: Path, out: Path, parts: str = "train") -> None:
+    """Read sentences aloud with espeak-ng and write JSONL manifests.
+
+    Args:
+        data: a text with a sentence a line, plain or .xz, or the folder that holds text/english_books.txt.xz.
+        out: folder for the sound and the manifests.
+        parts: names of parts, with commas between: train, test.
+    """
+    for manifest in prepare(data, out, parts.split(",")).values():
+        print(describe(manifest))
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except NarspeechError as error:
+        sys.exit(f"error: {error}")
