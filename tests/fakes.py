@@ -54,12 +54,16 @@ def model_config(decoder: str = "mask_ctc", **settings: Any) -> ModelConfig:
     return replace(config, **settings)
 
 
-def tiny_model(decoder: str = "mask_ctc", *, seed: int = 0, sharpness: float = 4.0, **settings: Any) -> Model:
-    """A model with random weights in evaluation mode; a sharp CTC head makes its drafts long and varied."""
+def tiny_model(decoder: str = "mask_ctc", *, seed: int = 0, varied: bool = True, **settings: Any) -> Model:
+    """A model with random weights in evaluation mode; a `varied` one hears many letters in noise, else hardly any."""
     torch.manual_seed(seed)
     model = Model(model_config(decoder, **settings), TOKENIZER).eval()
-    with torch.no_grad():
-        model.ctc.output.weight.mul_(sharpness)
+    if varied:
+        with torch.no_grad():
+            states = model.encode(noise([RATE])).states.data.flatten(0, 1)
+            deviation = states.std(0)
+            model.ctc.output.weight.div_(0.2 * deviation)
+            model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(0))
     return model
 
 

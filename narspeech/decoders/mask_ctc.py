@@ -77,7 +77,9 @@ class MaskCTC(Decoder):
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
         """Cross-entropy at n ~ U{1..U} distinct masked positions of each target."""
-        target = batch.target
+        # Attention needs at least one place, though all texts be empty.
+        room = int(not batch.target.data.shape[1])
+        target = Padded(F.pad(batch.target.data, (0, room), value=PAD), batch.target.lengths)
         hidden = mask_uniform(target)
         tokens = Padded(target.data.masked_fill(hidden, MASK), target.lengths)
         logits = self(tokens, self.prepare(encoded))[hidden].float()

@@ -1,0 +1,55 @@
+"""The CTC decoder reads the model's own head and does nothing else."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+import torch
+
+from narspeech.batch import Batch, Encoded, Padded
+from narspeech.decoders.base import DecodeOptions
+from narspeech.decoders.ctc import CTCDecoder
+from narspeech.refine import decode
+from narspeech.tokenizer import BLANK
+
+
+def encoded(log_probs: torch.Tensor, lengths: list[int]) -> Encoded:
+    padded = Padded(log_probs, torch.tensor(lengths))
+    states = Padded(torch.zeros(*log_probs.shape[:2], 4), padded.lengths)
+    return Encoded(states, states, ctc=padded)
+
+
+def test_greedy_against_a_plain_loop() -> None:
+    lengths = [40, 0, 7, 23, 1]
+    log_probs = (2 * torch.randn(5, 40, 9)).log_softmax(-1)
+    hypotheses = decode(CTCDecoder(), encoded(log_probs, lengths), DecodeOptions())
+    for row, length in enumerate(lengths):
+        frames = [(int(frame.argmax()), float(frame.max())) for frame in log_probs[row, :length]]
+        runs = [(label, max(score for _, score in run)) for label, run in groupby(frames, key=lambda frame: frame[0])]
+        spoken = [(label, score) for label, score in runs if label != BLANK]
+        assert hypotheses[row].tokens == tuple(label for label, _ in spoken)
+        assert hypotheses[row].scores == pytest.approx([score for _, score in spoken])
+        assert hypotheses[row].steps == 0
+
+
+def test_loss_is_the_heads() -> None:
+    log_probs = torch.randn(3, 12, 9).log_softmax(-1)
+    target = Padded(torch.tensor([[6, 7, 8], [6, 6, 0], [8, 8, 8]]), torch.tensor([3, 2, 3]))
+    batch = Batch(("a", "b", "c"), target, target)
+    loss = CTCDecoder().loss(encoded(log_probs, [12, 10, 4]), batch, None)  # type: ignore[arg-type]
+    # The last row needs five frames and has four: it counts for nothing.
+    expected = sum(
+        torch.nn.functional.ctc_loss(
+            log_probs[row, :frames], target.data[row, :length], [frames], [length], reduction="sum"
+        )
+        for row, frames, length in ((0, 12, 3), (1, 10, 2))
+    )
+    torch.testing.assert_close(loss.total, expected)
+    assert loss.count == 5
+
+
+def test_without_a_head() -> None:
+    states = Padded(torch.zeros(1, 3, 4), torch.tensor([3]))
+    with pytest.raises(ValueError, match="expected a model with a CTC head"):
+        CTCDecoder().prepare(Encoded(states, states))
