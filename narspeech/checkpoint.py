@@ -32,12 +32,14 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     """The model in folder `path`, in float32 on `device`, ready to decode. Raises CheckpointError."""
     folder = Path(path)
     content = read_config(folder)
-    tokenizer = tokenizers.load(folder)
     try:
-        model = Model(from_dict(ModelConfig, content), tokenizer)
+        model = Model(from_dict(ModelConfig, content), tokenizers.load(folder))
+    except CheckpointError:
+        raise
     except (ValueError, RuntimeError) as error:  # ours, and torch's on sizes that cannot be
+        reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"expected {folder / CONFIG} to describe a model, received one that cannot be built: {error}"
+            f"expected {folder / CONFIG} to describe a model, received one that cannot be built: {reason}"
         ) from error
     weights = read_weights(folder / WEIGHTS)
     expected = model.state_dict()
