@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
 from narspeech.encoders.conformer import Conformer, ConformerConfig
 from narspeech.frontends.fbank import Fbank, FbankConfig
 from narspeech.nn.heads import CTCHead
-from narspeech.ops.ctc import ctc_loss
+from narspeech.ops.ctc import ctc_loss, guided_path, path_loss
 from narspeech.refine import decode
 from narspeech.result import Hypothesis
 from narspeech.tokenizer import Tokenizer
@@ -31,13 +31,15 @@ class CTCConfig:
 
     CTC is (1 - intermediate) x the last layer's + intermediate x the mean of the taps' (Lee & Watanabe 2021);
     condition: feed the taps' posteriors back (Nozaki & Komatsu 2021); consistency: weight alpha of the divergence
-    between two augmented views of an utterance, 0 for one view, .2 as published (CR-CTC: Yao et al. 2024).
+    between two augmented views of an utterance, 0 for one view, .2 as published (CR-CTC: Yao et al. 2024);
+    guided: share of the training over which the likelihood of a given alignment (`Batch.guide`) fades into CTC's.
     """
 
     weight: float = 0.3
     intermediate: float = 0.5
     condition: bool = False
     consistency: float = 0.0
+    guided: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,23 @@ class ModelConfig:
     decoder: CTCDecoderConfig | MaskCTCConfig = field(default_factory=MaskCTCConfig)
     ctc: CTCConfig = field(default_factory=CTCConfig)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
+
+
+# Frames that a guided token lasts at most: longer gaps between tokens are silence.
+HOLD = 4
+
+
+class Guidance(NamedTuple):
+    """share: weight of the given path (B, T) against the CTC loss."""
+
+    share: float
+    path: Tensor | None
+
+    def blend(self, ctc: Tensor, log_probs: Padded) -> Tensor:
+        """The CTC loss, or its mean with the path's loss as the share says."""
+        if self.path is None:
+            return ctc
+        return (1 - self.share) * ctc + self.share * path_loss(log_probs, self.path).sum()
 
 
 class Model(nn.Module):
@@ -89,14 +108,16 @@ class Model(nn.Module):
             batch = batch._replace(ids=batch.ids * 2, target=target)
         assert encoded.ctc is not None
         losses, fits = ctc_loss(encoded.ctc, batch.target)
-        total = ctc = losses.sum()
+        guidance = self._guidance(encoded, batch, step)
+        ctc = losses.sum()
+        total = guidance.blend(ctc, encoded.ctc)
         parts = {"ctc": ctc.detach(), "infeasible": (~fits[: len(fits) // 2 if views else None]).sum()}
         if encoded.taps and config.intermediate > 0:
-            lengths = encoded.states.lengths
-            taps = [ctc_loss(Padded(self.ctc(tap), lengths), batch.target)[0].sum() for tap in encoded.taps]
-            intermediate = torch.stack(taps).mean()
-            total = (1 - config.intermediate) * ctc + config.intermediate * intermediate
-            parts["intermediate"] = intermediate.detach()
+            taps = [Padded(self.ctc(tap), encoded.states.lengths) for tap in encoded.taps]
+            sums = [ctc_loss(tap, batch.target)[0].sum() for tap in taps]
+            blended = [guidance.blend(loss, tap) for loss, tap in zip(sums, taps, strict=True)]
+            total = (1 - config.intermediate) * total + config.intermediate * torch.stack(blended).mean()
+            parts["intermediate"] = torch.stack(sums).mean().detach()
         if views:
             consistency = symmetric_divergence(encoded.ctc)
             total = total + config.consistency * consistency
@@ -106,6 +127,16 @@ class Model(nn.Module):
             total = config.weight * total + (1 - config.weight) * loss.total
             parts |= {"decoder": loss.total.detach(), **loss.parts}
         return Loss(total, batch.target.lengths.sum(), parts)
+
+    def _guidance(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Guidance:
+        """How much a given alignment counts at this moment of the training, and what it labels each frame."""
+        guided = self.config.ctc.guided
+        share = max(0.0, 1 - step.progress / guided) if guided > 0 else 0.0
+        if share == 0 or batch.guide is None:
+            return Guidance(0.0, None)
+        rate = self.frontend.frames_per_second / self.encoder.reduction
+        starts = (batch.guide.data * rate).long()
+        return Guidance(share, guided_path(batch.target, starts, encoded.states.data.shape[1], HOLD))
 
     def decode(
         self, source: Padded, options: DecodeOptions | None = None, decoder: Literal["ctc"] | None = None

@@ -77,6 +77,19 @@ class Tokenizer(ABC):
             for word in re.finditer("[^ ]+", "".join(texts))
         ]
 
+    def offsets(self, ids: Iterable[int]) -> list[int]:
+        """The place in `decode(ids)` of each token's first character that is not a space; for a token that is only a
+        space, the place of that space. For ids that `encode` made of a text with single spaces."""
+        texts = self._texts(ids)
+        joined = "".join(texts)
+        start = len(joined.lstrip(" ")) - len(joined)
+        places = []
+        for text in texts:
+            spaces = len(text) - len(text.lstrip(" "))
+            places.append(max(0, start + min(spaces, max(len(text) - 1, 0))))
+            start += len(text)
+        return places
+
     def _texts(self, ids: Iterable[int]) -> list[str]:
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.size:

@@ -296,3 +296,14 @@ def test_an_error_of_the_texts_comes_through() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         train_sentencepiece(broken(), size=36)
+
+
+@pytest.mark.parametrize("text", ["a cat", "the cats sat", "at"])
+def test_offsets_point_at_each_tokens_first_letter(text: str) -> None:
+    characters = train_characters([text])
+    assert characters.offsets(characters.encode(text)) == list(range(len(text)))
+    pieces = train_sentencepiece(["the cats sat at the mat", "a cat"] * 20, size=20, model_type="bpe")
+    ids = pieces.encode(text)
+    for offset, index in zip(pieces.offsets(ids), ids, strict=True):
+        surface = pieces.pieces[index].replace("▁", " ")
+        assert text[offset:].startswith(surface.lstrip(" ")) or surface == " "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,21 +22,26 @@ class TextEncoder(Protocol):
 
     def encode(self, text: str) -> Sequence[int]: ...
 
+    def offsets(self, ids: Sequence[int]) -> list[int]: ...
+
 
 class Item(NamedTuple):
-    """One example: samples (N,) float32 in about -1..1, tokens (U,) int64."""
+    """One example: samples (N,) float32 in about -1..1, tokens (U,) int64, and the second (U,) at which each token
+    starts, where that is known."""
 
     id: str
     samples: Tensor
     tokens: Tensor
+    starts: Tensor | None = None
 
 
 class SpeechDataset(torch.utils.data.Dataset[Item]):
     """Examples as `Item`s, addressed by (epoch, index).
 
     The speed factor is drawn from `speeds` as a pure function of (seed, epoch, index), so any worker or resumed run
-    hears the same sound. With `cache`, a folder, each recording is decoded once (see `open_recordings`); without, at
-    every access. Raises AudioError that names the file when a recording cannot be read.
+    hears the same sound. starts: for every id, the second at which each character of its text starts. With `cache`, a
+    folder, each recording is decoded once (see `open_recordings`); without, at every access. Raises AudioError that
+    names the file when a recording cannot be read.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class SpeechDataset(torch.utils.data.Dataset[Item]):
         speeds: tuple[float, ...] = (1.0,),
         seed: int = 0,
         cache: Path | None = None,
+        starts: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         if not speeds or not all(0.1 <= speed <= 10 for speed in speeds):
             raise ValueError(f"expected speeds between 0.1 and 10, at least one, received {speeds}")
@@ -57,6 +63,7 @@ class SpeechDataset(torch.utils.data.Dataset[Item]):
         self.speeds = speeds
         self.seed = seed
         self.cache = cache
+        self.starts = starts
         self._recordings = None if cache is None else open_recordings(self.examples, cache, rate=rate)
         self._plan: tuple[int, np.ndarray[Any, Any]] | None = None
 
@@ -70,7 +77,12 @@ class SpeechDataset(torch.utils.data.Dataset[Item]):
         factor = self.speed(epoch, index)
         if factor != 1.0:
             samples = speed_perturb(samples, factor)
-        return Item(example.id, samples, torch.tensor(list(self.tokenizer.encode(example.text)), dtype=torch.int64))
+        tokens = list(self.tokenizer.encode(example.text))
+        starts = None
+        if self.starts is not None:
+            seconds = self.starts[example.id]
+            starts = torch.tensor([seconds[place] / factor for place in self.tokenizer.offsets(tokens)])
+        return Item(example.id, samples, torch.tensor(tokens, dtype=torch.int64), starts)
 
     def speed(self, epoch: int, index: int) -> float:
         """The factor by which example `index` is sped up in `epoch`."""
@@ -104,9 +116,11 @@ class SpeechDataset(torch.utils.data.Dataset[Item]):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Items as a batch: source (B, N) padded with zeros, target (B, U) padded with PAD."""
+    """Items as a batch: source (B, N) and guide (B, U) padded with zeros, target (B, U) padded with PAD."""
+    starts = [item.starts for item in items if item.starts is not None]
     return Batch(
         tuple(item.id for item in items),
         Padded.pack([item.samples for item in items]),
         Padded.pack([item.tokens for item in items], PAD),
+        Padded.pack(starts) if len(starts) == len(items) else None,
     )

@@ -25,26 +25,27 @@ class DecodeOptions:
         if self.steps < 0:
             raise ConfigError(f"expected steps of 0 or more, received {self.steps}: 0 keeps the draft, 10 is usual")
         if not 0 <= self.threshold <= 1:
-            raise ConfigError(
-                f"expected a threshold between 0 and 1, received {self.threshold}: 1 refines every token"
-            )
+            raise ConfigError(f"expected a threshold between 0 and 1, received {self.threshold}: 1 refines every token")
 
 
 class Memory(NamedTuple):
     """All that decoding reads of the encoder, computed once an utterance; never changed.
 
-    mask: (R, 1, 1, T) real frames; keys and values: a layer's cross-attention, each (R, H, T, D / H); ctc: (R, T, V).
+    mask: (R, 1, 1, T) real frames; keys and values: a layer's cross-attention, each (R, H, T, D / H); ctc: (R, T, V);
+    places: (R, U) where the tokens of a draft of fixed length stand, in frames or by their number.
     """
 
     mask: Tensor
     keys: tuple[Tensor, ...] = ()
     values: tuple[Tensor, ...] = ()
     ctc: Padded | None = None
+    places: Tensor | None = None
 
     def rows(self, index: Tensor) -> Memory:
         ctc = None if self.ctc is None else self.ctc.rows(index)
         keys, values = (tuple(x[index] for x in part) for part in (self.keys, self.values))
-        return Memory(self.mask[index], keys, values, ctc)
+        places = None if self.places is None else self.places[index]
+        return Memory(self.mask[index], keys, values, ctc, places)
 
 
 class Decoder(nn.Module):

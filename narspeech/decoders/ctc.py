@@ -21,7 +21,7 @@ class CTCDecoderConfig:
 def greedy_draft(memory: Memory) -> Draft:
     """The collapsed best path of every utterance; a token's score is the highest posterior in its run of frames."""
     assert memory.ctc is not None
-    tokens, scores = greedy(memory.ctc)
+    tokens, scores, _ = greedy(memory.ctc)
     rows = torch.arange(len(scores), device=scores.device)
     return Draft(tokens, scores, rows, torch.zeros_like(rows))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,8 @@ from narspeech.decoders.ctc import greedy_draft
 from narspeech.nn.attention import key_mask
 from narspeech.nn.heads import forbid
 from narspeech.nn.layers import DecoderLayer
-from narspeech.nn.positions import relative, rotary
+from narspeech.nn.positions import rotary, sinusoids
+from narspeech.ops.ctc import greedy, token_starts
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.masking import fill, mask_uniform, quota
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
@@ -29,6 +30,10 @@ from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
 @dataclass(frozen=True, kw_only=True)
 class MaskCTCConfig:
+    """places: what a token's position stands for. "number": 0, 1, 2, ... as published; "time": the frame at which CTC heard
+    it (in training: forced alignment to the model's own CTC), in the same encoding as the frames' own places, so that a
+    masked token knows where to listen."""
+
     kind: ClassVar[str] = "mask_ctc"
     depth: int = 6
     width: int = 256
@@ -36,6 +41,7 @@ class MaskCTCConfig:
     feed_forward: int = 2048
     dropout: float = 0.1
     label_smoothing: float = 0.1
+    places: Literal["number", "time"] = "number"
 
 
 class MaskCTC(Decoder):
@@ -57,10 +63,14 @@ class MaskCTC(Decoder):
 
     def prepare(self, encoded: Encoded) -> Memory:
         layers = cast("Iterable[DecoderLayer]", self.layers)
-        projected = [layer.cross_attention.project(encoded.states.data) for layer in layers]
+        states, ctc = encoded.states, encoded.ctc
+        _, length, width = states.data.shape
+        frames = torch.arange(length, device=states.data.device)
+        placed = states.data + sinusoids(frames, width).to(states.data.dtype)
+        projected = [layer.cross_attention.project(placed) for layer in layers]
         keys, values = (tuple(part) for part in zip(*projected, strict=True))
-        states = encoded.states
-        return Memory(key_mask(states.lengths, states.data.shape[1]), keys, values, encoded.ctc)
+        places = greedy(ctc).starts if ctc is not None and self.config.places == "time" else None
+        return Memory(key_mask(states.lengths, length), keys, values, ctc, places)
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of every token, masked or not."""
@@ -68,7 +78,8 @@ class MaskCTC(Decoder):
         length = tokens.data.shape[1]
         x = self.embedding(tokens.data) * math.sqrt(width)
         # Rotary attention over equal tokens has equal outputs: those of an all-masked draft need a place of their own.
-        x = self.dropout(x + relative(length + 1, width, x.device)[length : 2 * length].to(x.dtype))
+        places = torch.arange(length, device=x.device) if memory.places is None else memory.places
+        x = self.dropout(x + sinusoids(places, width).to(x.dtype))
         positions = rotary(length, width // self.config.heads, x.device)
         mask = key_mask(tokens.lengths, length)
         for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
@@ -82,7 +93,11 @@ class MaskCTC(Decoder):
         target = Padded(F.pad(batch.target.data, (0, room), value=PAD), batch.target.lengths)
         hidden = mask_uniform(target)
         tokens = Padded(target.data.masked_fill(hidden, MASK), target.lengths)
-        logits = self(tokens, self.prepare(encoded))[hidden].float()
+        memory = self.prepare(encoded)
+        if self.config.places == "time":
+            assert encoded.ctc is not None
+            memory = memory._replace(places=token_starts(encoded.ctc, target))
+        logits = self(tokens, memory)[hidden].float()
         truth = target.data[hidden]
         total = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.forbidden == 0)
         correct = (logits.argmax(-1) == truth).sum()

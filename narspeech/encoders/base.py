@@ -16,6 +16,7 @@ class Encoder(nn.Module):
     """
 
     width: int
+    reduction: int  # input frames an output frame
 
     def forward(self, features: Padded, feedback: Callable[[Tensor], Tensor] | None = None) -> Encoded:
         raise NotImplementedError

@@ -82,6 +82,7 @@ class Conformer(Encoder):
         super().__init__()
         self.config, self.width = config, config.width
         self.subsampling = Subsampling(config.subsampling, num_features, config.width, config.channels)
+        self.reduction = 2 ** len(self.subsampling.stages)
         self.dropout = nn.Dropout(config.dropout)
         rates = torch.linspace(0, config.stochastic_depth, config.depth).tolist()
         self.layers = nn.ModuleList(ConformerLayer(config, rate) for rate in rates)

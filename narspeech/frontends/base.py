@@ -13,6 +13,7 @@ class Frontend(nn.Module):
     """Turns a source into features: samples (B, N) or token ids (B, L) -> (B, T, F), zero beyond each row's length."""
 
     num_features: int
+    frames_per_second: float
 
     def forward(self, source: Padded, views: bool = False) -> Padded:
         """`views` asks for two augmentations of each utterance: 2B rows, where rows i and i + B belong together."""

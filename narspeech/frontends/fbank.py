@@ -88,6 +88,7 @@ class Fbank(Frontend):
         super().__init__()
         self.config = config
         self.num_features = config.num_mels
+        self.frames_per_second = config.rate / config.hop
         self.augment = None if config.augment is None else SpecAugment(config.augment)
         self.size = 1 << (config.window - 1).bit_length()
         povey = torch.hann_window(config.window, periodic=False, dtype=torch.float64).pow(0.85)

@@ -24,8 +24,15 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     return turned
 
 
+def sinusoids(places: Tensor, width: int) -> Tensor:
+    """(..., width) sines and cosines of places (...) in float32 (Vaswani et al. 2017, section 3.5)."""
+    rate = torch.exp(
+        torch.arange(0, width, 2, device=places.device, dtype=torch.float32) * (-math.log(10000.0) / width)
+    )
+    angles = places.float().unsqueeze(-1) * rate
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
 def relative(length: int, width: int, device: torch.device) -> Tensor:
     """(2 * length - 1, width) sinusoids of the distances length-1 .. -(length-1) (Dai et al. 2019, Transformer-XL)."""
-    distance = torch.arange(length - 1, -length, -1, device=device, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, width, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / width))
-    return torch.stack([(distance * rate).sin(), (distance * rate).cos()], -1).reshape(2 * length - 1, width)
+    return sinusoids(torch.arange(length - 1, -length, -1, device=device), width)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchaudio.functional import forced_align
 
 from narspeech.batch import Padded
 from narspeech.tokenizer import BLANK, PAD
@@ -39,11 +40,58 @@ def ctc_loss(log_probs: Padded, target: Padded) -> tuple[Tensor, Tensor]:
     return losses.masked_fill(~fits, 0), fits
 
 
+def guided_path(target: Padded, starts: Tensor, size: int, hold: int) -> Tensor:
+    """(B, size) frame labels that put every token where it is known to start.
+
+    target (B, U), starts (B, U) frames, rising in a row -> each token labels its first frame and those after it up to
+    the next token's start, at most `hold` frames in all; the others are blank.
+    """
+    frames = torch.arange(size, device=starts.device)
+    begun = torch.searchsorted(
+        starts.masked_fill(~target.mask, size).contiguous(), frames.expand(len(starts), size).contiguous(), right=True
+    )
+    if not target.data.shape[1]:
+        return torch.full_like(begun, BLANK)
+    token = (begun - 1).clamp(min=0)
+    spoken = (begun > 0) & (frames - starts.gather(1, token) < hold)
+    return target.data.gather(1, token).masked_fill(~spoken, BLANK)
+
+
+def path_loss(log_probs: Padded, path: Tensor) -> Tensor:
+    """(B,) negative log-likelihood of one given path (B, T) under log-probabilities (B, T, V)."""
+    losses = -log_probs.data.gather(-1, path.unsqueeze(-1)).squeeze(-1)
+    return losses.masked_fill(~log_probs.mask, 0).sum(-1)
+
+
+def token_starts(log_probs: Padded, target: Padded) -> Tensor:
+    """(B, U) the frame at which each target token starts on the best CTC path that spells it (forced alignment).
+
+    log_probs (B, T, V), target (B, U). Tokens are spread evenly where the target does not fit into its frames or the
+    posteriors are not finite, which the aligner would take without a word. No gradient.
+    """
+    fits = (required_frames(target) <= log_probs.lengths) & (target.lengths > 0)
+    fits &= (torch.isfinite(log_probs.data).all(-1) | ~log_probs.mask).all(-1)
+    places = torch.arange(target.data.shape[1], device=target.data.device)
+    starts = places * log_probs.lengths[:, None] // target.lengths.clamp(min=1)[:, None]
+    counts = zip(fits.tolist(), log_probs.lengths.tolist(), target.lengths.tolist(), strict=True)
+    # The aligner takes one utterance at a time; it is compiled, and a millisecond beside an encoder's pass.
+    for row, (fit, frames, length) in enumerate(counts):
+        if fit:
+            posteriors = log_probs.data[row : row + 1, :frames].detach().float()
+            labels = forced_align(posteriors, target.data[row : row + 1, :length], blank=BLANK)[0][0]
+            fresh = labels != BLANK
+            fresh[1:] &= labels[1:] != labels[:-1]
+            starts[row, :length] = fresh.nonzero().squeeze(-1)
+    return starts
+
+
 class Collapsed(NamedTuple):
-    """tokens (B, U); scores (B, U): the highest log-posterior in each token's run of frames."""
+    """tokens (B, U); scores (B, U): the highest log-posterior in each token's run of frames; starts (B, U): the first
+    frame of the run."""
 
     tokens: Padded
     scores: Tensor
+    starts: Tensor
 
 
 def collapse(path: Padded, scores: Tensor) -> Collapsed:
@@ -61,9 +109,12 @@ def collapse(path: Padded, scores: Tensor) -> Collapsed:
     column = (fresh.cumsum(-1) - 1).masked_fill(~spoken, width)
     tokens = labels.new_full((len(labels), width + 1), PAD).scatter_(1, column, labels)
     best = scores.new_full((len(labels), width + 1), float("-inf")).scatter_reduce_(1, column, scores, "amax")
-    tokens, best = tokens[:, :width], best[:, :width]
+    frames = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
+    starts = labels.new_zeros(len(labels), width + 1).scatter_(1, column.masked_fill(~fresh, width), frames)
+    tokens, best, starts = tokens[:, :width], best[:, :width], starts[:, :width]
     inside = torch.arange(width, device=labels.device) < counts[:, None]
-    return Collapsed(Padded(tokens.masked_fill(~inside, PAD), counts), best.masked_fill(~inside, 0.0))
+    tokens, best, starts = tokens.masked_fill(~inside, PAD), best.masked_fill(~inside, 0.0), starts * inside
+    return Collapsed(Padded(tokens, counts), best, starts)
 
 
 def greedy(log_probs: Padded) -> Collapsed:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from narspeech.batch import Padded
-from narspeech.ops.ctc import collapse, ctc_loss, greedy, required_frames
+from narspeech.ops.ctc import collapse, ctc_loss, greedy, guided_path, path_loss, required_frames, token_starts
 from narspeech.tokenizer import BLANK
 
 GARBAGE = [0.0, float("nan"), float("inf"), -float("inf"), 1e30]
@@ -167,7 +167,7 @@ class TestCollapse:
             labels[row, : len(frames)] = torch.tensor([frame[0] for frame in frames], dtype=torch.long)
             scores[row, : len(frames)] = torch.tensor([frame[1] for frame in frames])
         before = labels.clone()
-        tokens, best = collapse(Padded(labels, torch.tensor([len(row) for row in rows])), scores)
+        tokens, best, _ = collapse(Padded(labels, torch.tensor([len(row) for row in rows])), scores)
         assert torch.equal(labels, before)
         expected = [plain_collapse([x for x, _ in row], [y for _, y in row]) for row in rows]
         assert [row.tolist() for row in tokens.unpack()] == [ids for ids, _ in expected]
@@ -178,7 +178,7 @@ class TestCollapse:
     @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0)])
     def test_nothing(self, shape: tuple[int, int]) -> None:
         path = Padded(torch.zeros(shape, dtype=torch.long), torch.zeros(shape[0], dtype=torch.long))
-        tokens, best = collapse(path, torch.zeros(shape))
+        tokens, best, _ = collapse(path, torch.zeros(shape))
         assert tokens.data.shape == best.shape == (shape[0], 0)
         assert tokens.lengths.tolist() == [0] * shape[0]
 
@@ -191,7 +191,7 @@ class TestGreedy:
         ).log_softmax(-1)
         for row, length in enumerate(lengths):
             data[row, length:] = garbage
-        tokens, scores = greedy(Padded(data, torch.tensor(lengths)))
+        tokens, scores, _ = greedy(Padded(data, torch.tensor(lengths)))
         for row, length in enumerate(lengths):
             frames = data[row, :length].tolist()
             labels = [max(range(4), key=frame.__getitem__) for frame in frames]
@@ -201,6 +201,51 @@ class TestGreedy:
 
     def test_score_is_the_highest_of_the_run(self) -> None:
         posteriors = torch.tensor([[[0.1, 0.9], [0.05, 0.95], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]]])
-        tokens, scores = greedy(Padded(posteriors.log(), torch.tensor([5])))
+        tokens, scores, _ = greedy(Padded(posteriors.log(), torch.tensor([5])))
         assert tokens.data.tolist() == [[1, 1]]
         assert scores[0].tolist() == pytest.approx([math.log(0.95), math.log(0.7)])
+
+
+class TestAlignment:
+    def test_starts_are_those_of_the_best_path(self) -> None:
+        """Against a search over all paths that spell the target."""
+        generator = torch.Generator().manual_seed(3)
+        for target in ([6, 7], [6, 6], [7], [6, 7, 6]):
+            data = torch.randn(1, 6, 8, generator=generator).log_softmax(-1)
+            found = token_starts(Padded(data, torch.tensor([6])), Padded.pack([torch.tensor(target)]))
+            paths = [path for path in product((BLANK, 6, 7), repeat=6) if spelled(path) == target]
+            best = max(paths, key=lambda path: sum(data[0, t, label].item() for t, label in enumerate(path)))
+            assert found[0].tolist() == run_starts(best)
+
+    def test_what_cannot_be_aligned_is_spread_evenly(self) -> None:
+        data = torch.zeros(3, 4, 8).log_softmax(-1)
+        data[1] = float("nan")
+        target = Padded.pack([torch.tensor([6, 6, 6]), torch.tensor([6, 7]), torch.tensor([], dtype=torch.long)])
+        starts = token_starts(Padded(data, torch.tensor([4, 4, 4])), target)
+        assert starts[0].tolist() == [0, 1, 2]
+        assert starts[1, :2].tolist() == [0, 2]
+
+    def test_collapsed_tokens_know_their_first_frame(self) -> None:
+        path = Padded(torch.tensor([[BLANK, 6, 6, BLANK, 6, 7, 7]]), torch.tensor([6]))
+        assert collapse(path, torch.zeros(1, 7)).starts.tolist() == [[1, 4, 5]]
+
+    def test_a_guided_path_holds_each_token_to_the_next_and_not_for_ever(self) -> None:
+        target = Padded.pack([torch.tensor([6, 7, 8]), torch.tensor([9])])
+        starts = torch.tensor([[1, 3, 4], [0, 0, 0]])
+        path = guided_path(target, starts, 9, hold=3)
+        assert path.tolist() == [[BLANK, 6, 6, 7, 8, 8, 8, BLANK, BLANK], [9, 9, 9, *[BLANK] * 6]]
+        assert guided_path(
+            Padded.pack([torch.tensor([], dtype=torch.long)]), torch.zeros(1, 0).long(), 2, 3
+        ).tolist() == [[BLANK, BLANK]]
+
+    def test_the_loss_of_a_path_is_its_negative_log_likelihood(self) -> None:
+        data = torch.randn(2, 4, 8).log_softmax(-1)
+        path = torch.randint(8, (2, 4))
+        losses = path_loss(Padded(data, torch.tensor([4, 2])), path)
+        for row, length in enumerate((4, 2)):
+            expected = -sum(data[row, t, path[row, t]].item() for t in range(length))
+            assert losses[row].item() == pytest.approx(expected, abs=1e-5)
+
+
+def run_starts(path: tuple[int, ...]) -> list[int]:
+    return [t for t, label in enumerate(path) if label != BLANK and (t == 0 or path[t - 1] != label)]
