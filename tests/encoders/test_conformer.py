@@ -131,7 +131,7 @@ def test_gradient_reaches_every_parameter(positions: str, norm: str, subsampling
     )
     encoded = encoder(together(utterances(LENGTHS * 4), 3, float("nan")), head.feedback)
     states = torch.cat(encoded.states.unpack())
-    (states * torch.randn_like(states)).sum().backward()
+    (states * torch.randn_like(states)).sum().backward()  # type: ignore[no-untyped-call]
     for name, parameter in [*encoder.named_parameters(), *head.named_parameters()]:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

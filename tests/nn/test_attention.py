@@ -102,7 +102,7 @@ class TestSelfAttention:
                         scores.append(score / math.sqrt(head))
                     weights = torch.stack(scores).softmax(0)
                     context.append(sum(w * v[j, h] for w, j in zip(weights, keys, strict=True)))
-                wanted = module.output(torch.cat(context))  # type: ignore[arg-type]
+                wanted = module.output(torch.cat(context))
                 torch.testing.assert_close(out[row, i], wanted, atol=1e-5, rtol=1e-5)
 
     @pytest.mark.parametrize("window", [None, (1, 1)])
