@@ -104,8 +104,9 @@ class Model(nn.Module):
         views = config.consistency > 0 and self.training
         encoded = self.encode(batch.source, views=views)
         if views:
-            target = Padded(torch.cat([batch.target.data] * 2), torch.cat([batch.target.lengths] * 2))
-            batch = batch._replace(ids=batch.ids * 2, target=target)
+            both = torch.arange(len(batch.ids), device=self.device).repeat(2)
+            guide = None if batch.guide is None else batch.guide.rows(both)
+            batch = batch._replace(ids=batch.ids * 2, target=batch.target.rows(both), guide=guide)
         assert encoded.ctc is not None
         losses, fits = ctc_loss(encoded.ctc, batch.target)
         guidance = self._guidance(encoded, batch, step)

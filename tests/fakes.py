@@ -38,10 +38,10 @@ class Moment(NamedTuple):
     scores: list[float]
 
 
-def model_config(decoder: str = "mask_ctc", **settings: Any) -> ModelConfig:
-    """A tiny model around the decoder of that kind; settings replace fields of the ModelConfig."""
+def model_config(kind: str = "mask_ctc", **settings: Any) -> ModelConfig:
+    """A tiny model around a decoder of that kind; settings replace fields of the ModelConfig."""
     classes = get_args(get_type_hints(ModelConfig)["decoder"])
-    chosen = next(cls for cls in classes if cls.kind == decoder)
+    chosen = next(cls for cls in classes if cls.kind == kind)
     names = {field.name for field in dataclasses.fields(chosen)}
     config = ModelConfig(
         frontend=FbankConfig(rate=RATE, num_mels=12, normalise="utterance"),
@@ -54,10 +54,10 @@ def model_config(decoder: str = "mask_ctc", **settings: Any) -> ModelConfig:
     return replace(config, **settings)
 
 
-def tiny_model(decoder: str = "mask_ctc", *, seed: int = 0, varied: bool = True, **settings: Any) -> Model:
+def tiny_model(kind: str = "mask_ctc", *, seed: int = 0, varied: bool = True, **settings: Any) -> Model:
     """A model with random weights in evaluation mode; a `varied` one hears many letters in noise, else hardly any."""
     torch.manual_seed(seed)
-    model = Model(model_config(decoder, **settings), TOKENIZER).eval()
+    model = Model(model_config(kind, **settings), TOKENIZER).eval()
     if varied:
         with torch.no_grad():
             states = model.encode(noise([RATE])).states.data.flatten(0, 1)

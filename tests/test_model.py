@@ -198,6 +198,40 @@ def test_consistency_with_a_masked_decoder() -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize(("progress", "share"), [(0.0, 1.0), (0.1, 0.75), (0.4, 0.0), (1.0, 0.0)])
+def test_guidance_fades(progress: float, share: float) -> None:
+    """A given alignment replaces CTC at first, in the taps as well, and does nothing in the end."""
+    ctc = CTCConfig(weight=1.0, intermediate=0.3, guided=0.4)
+    model = fakes.tiny_model("ctc", encoder=replace(TAPPED, taps=(1,)), ctc=ctc)
+    batch = fakes.batch(["abd"])
+    starts = torch.tensor([[0.05, 0.17, 0.29]])  # seconds; a frame is 40 ms, and three are left after the last start
+    guided = batch._replace(guide=Padded(starts, torch.tensor([3])))
+    encoded = model.encode(batch.source)
+    assert encoded.ctc is not None
+    labels = [0, 6, 6, 6, 7, 7, 7, 9, 9, 9, 9]
+    assert encoded.ctc.lengths.tolist() == [len(labels)]
+    expected = 0.0
+    for log_probs, weight in ((encoded.ctc.data, 0.7), (model.ctc(encoded.taps[0]), 0.3)):
+        path = -log_probs[0, range(len(labels)), labels].sum()
+        loss = reference_ctc(Padded(log_probs, encoded.ctc.lengths), batch.target)
+        expected += weight * (share * path + (1 - share) * loss).item()
+    found = model(guided, TrainStep(progress=progress))
+    assert found.total.item() == pytest.approx(expected, rel=1e-4)
+    # What is reported is CTC's own loss, and a batch without a guide has no other.
+    plain = model(batch, TrainStep(progress=progress))
+    assert plain.parts == found.parts
+    assert plain.total.item() == pytest.approx(model(guided, TrainStep(progress=1.0)).total.item())
+
+
+def test_guidance_of_two_views() -> None:
+    ctc = CTCConfig(weight=1.0, intermediate=0.0, guided=1.0, consistency=0.2)
+    model = fakes.tiny_model("ctc", ctc=ctc).train()  # without augmentation, both views are equal
+    batch = fakes.batch(["abd", "ba"])
+    guided = batch._replace(guide=Padded(torch.tensor([[0.05, 0.17, 0.29], [0.05, 0.17, 0.0]]), torch.tensor([3, 2])))
+    alone = fakes.tiny_model("ctc", ctc=replace(ctc, consistency=0.0)).train()
+    assert model(guided).total.item() == pytest.approx(2 * alone(guided).total.item(), rel=1e-4)
+
+
 def test_decoding_uses_the_models_own_settings() -> None:
     source = fakes.noise([8000, 4000])
     model = fakes.tiny_model(decoding=DecodeOptions(steps=2, threshold=1.0))

@@ -22,17 +22,19 @@ from narspeech.nn.attention import key_mask
 from narspeech.nn.heads import forbid
 from narspeech.nn.layers import DecoderLayer
 from narspeech.nn.positions import rotary, sinusoids
-from narspeech.ops.ctc import greedy, token_starts
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
+from narspeech.ops.ctc import greedy, token_starts
 from narspeech.ops.masking import fill, mask_uniform, quota
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskCTCConfig:
-    """places: what a token's position stands for. "number": 0, 1, 2, ... as published; "time": the frame at which CTC heard
-    it (in training: forced alignment to the model's own CTC), in the same encoding as the frames' own places, so that a
-    masked token knows where to listen."""
+    """places: what a token's position stands for.
+
+    "number": 0, 1, 2, ... as published; "time": the frame at which CTC heard it (in training: forced alignment to the
+    model's own CTC), in the same encoding as the frames' own places, so that a masked token knows where to listen.
+    """
 
     kind: ClassVar[str] = "mask_ctc"
     depth: int = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from narspeech.decoders.base import DecodeOptions, Memory
 from narspeech.decoders.ctc import CTCDecoder
 from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
 from narspeech.errors import ConfigError
+from narspeech.model import Model
 from narspeech.nn.attention import CrossAttention
 from narspeech.refine import decode
-from narspeech.tokenizer import MASK, PAD
+from narspeech.tokenizer import BLANK, MASK, PAD
 from tests import fakes
 
 SIZE, WIDTH, FRAMES = 20, 16, 30
@@ -190,6 +192,46 @@ def test_a_whole_model_in_brain_floats() -> None:
     hypotheses = model.decode(fakes.noise([8000, 799, 0, 4000]), DecodeOptions(threshold=1.0))
     assert hypotheses[0].tokens
     assert hypotheses[2].tokens == ()
+
+
+def in_time() -> Model:
+    return fakes.tiny_model(decoder=replace(fakes.model_config().decoder, places="time"))  # type: ignore[call-arg]
+
+
+def test_tokens_placed_in_time() -> None:
+    """Each token stands at the frame where CTC heard it; in training, where its own CTC would put the target."""
+    model = in_time()
+    with torch.inference_mode():
+        encoded = model.encode(fakes.noise([8000, 3000]))
+        memory = model.decoder.prepare(encoded)
+    assert memory.places is not None
+    assert encoded.ctc is not None
+    for row, frames in enumerate(encoded.ctc.unpack()):
+        best = [BLANK, *frames.argmax(-1).tolist()]
+        starts = [place - 1 for place in range(1, len(best)) if best[place] not in (BLANK, best[place - 1])]
+        assert memory.places[row, : len(starts)].tolist() == starts
+    assert memory.rows(torch.tensor([1])).places.tolist() == memory.places[1:].tolist()  # type: ignore[union-attr]
+    draft = model.decoder.draft(memory, DecodeOptions(threshold=1.0))
+    with torch.inference_mode():
+        here = model.decoder(draft.tokens, memory)
+        later = model.decoder(draft.tokens, memory._replace(places=memory.places + 3))
+    assert (here - later).abs().max() > 1e-2
+    loss = model.train()(fakes.batch())
+    loss.total.backward()
+    assert torch.isfinite(loss.total)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", [DecodeOptions(steps=3, threshold=1.0), DecodeOptions(threshold=0.7)])
+def test_placed_in_time_batched_is_single(options: DecodeOptions) -> None:
+    model, source = in_time(), fakes.noise([8000, 2100, 5003, 0, 150, 799])
+    batched = model.decode(source, options)
+    assert len({hypothesis.tokens for hypothesis in batched}) > 3
+    for row, samples in enumerate(source.unpack()):
+        longer = torch.cat([samples, 50 * torch.randn(777)])
+        found = model.decode(Padded(longer[None], source.lengths[row : row + 1]), options)[0]
+        assert found.tokens == batched[row].tokens
+        assert found.scores == pytest.approx(batched[row].scores, abs=1e-4)
 
 
 def test_loss_counts_masked_places_alone(monkeypatch: pytest.MonkeyPatch) -> None:
