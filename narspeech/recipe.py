@@ -1,4 +1,4 @@
-"""A recipe: where the data comes from and how a model is trained on it, as stages that each resume and each run alone."""
+"""A recipe: where the data comes from and how a model is trained on it, in stages that also run alone."""
 
 from __future__ import annotations
 
@@ -20,21 +20,29 @@ from narspeech import checkpoint
 from narspeech import tokenizer as tokenizers
 from narspeech.config import from_dict, override, to_dict
 from narspeech.data.audio import Audio
-from narspeech.data.batching import make_batches
 from narspeech.data.dataset import SpeechDataset, collate
 from narspeech.data.example import Example, read_manifest
-from narspeech.data.split import split
+from narspeech.data.split import Split, split
 from narspeech.decoders.base import DecodeOptions
-from narspeech.errors import ConfigError, NarspeechError, TrainingError
-from narspeech.evaluate.error_rate import corpus
-from narspeech.evaluate.report import read_texts, sample_lines, score
+from narspeech.errors import ConfigError, NarspeechError
+from narspeech.evaluate.report import read_texts, score
 from narspeech.files import write_atomic
 from narspeech.model import Model, ModelConfig
 from narspeech.tokenizer import Tokenizer
 from narspeech.train import distributed
+from narspeech.train.average import average
 from narspeech.train.curves import draw_curves
+from narspeech.train.experiment import read_settings, refuse_changes, write_settings
+from narspeech.train.state import best_weights, saved
 from narspeech.train.trainer import TrainConfig, Trainer
+from narspeech.train.validation import evaluate_epoch, word_error_rate
+from narspeech.train.vocabulary import TokenizerConfig, make_tokenizer
 from narspeech.transcriber import Transcriber, record
+
+# Fewer speakers than these cannot spare one.
+FEW_SPEAKERS = 5
+# Test utterances held in memory at a time.
+DECODED_TOGETHER = 512
 
 
 class Prepare(Protocol):
@@ -44,8 +52,7 @@ class Prepare(Protocol):
 
 
 class Source(NamedTuple):
-    """A corpus: its name (also of its folder under --data, if it has one there), its prepare function, and the parts that
-    are trained and tested on."""
+    """A corpus: its name, its prepare function, and the parts that are trained and tested on."""
 
     name: str
     prepare: Prepare
@@ -55,8 +62,9 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """held_out: about so many training utterances, whole speakers, are kept aside to choose epochs and decoding settings;
-    longest: longer training utterances (seconds) are left out, and counted; speeds: perturbation factors."""
+    """held_out: about so many training utterances, at most a fifth and whole speakers where there are at least five,
+    are kept aside to choose epochs and decoding settings; longest: longer training utterances (seconds) are left out,
+    and counted; speeds: perturbation factors."""
 
     held_out: int = 200
     longest: float = 30.0
@@ -65,17 +73,9 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """size counts the special tokens; characters ignores it."""
-
-    kind: Literal["characters", "unigram", "bpe"] = "unigram"
-    size: int = 256
-
-
-@dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """The budgets at which a refining decoder is decoded and scored, and the thresholds among which one is chosen on the
-    held-out part, with the last budget."""
+    """steps: the budgets at which a refining decoder is decoded and scored; thresholds: among them one is chosen on the
+    held-out part, with the largest budget; batch_size: utterances decoded together."""
 
     steps: tuple[int, ...] = (1, 5, 10)
     thresholds: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -101,81 +101,92 @@ class Recipe(NamedTuple):
 
 
 class Run:
-    """A recipe at work in folder `out`, on the corpora under `data`."""
+    """A recipe at work in folder `out`, on the corpora under `data`, which only the first stage needs.
+
+    One folder is one experiment: raises ConfigError where an earlier run left other settings. It remembers `init`.
+    """
 
     def __init__(
-        self, recipe: Recipe, data: Path, out: Path, *, download: bool = True, init: Path | None = None
+        self, recipe: Recipe, data: Path | None, out: Path, *, download: bool = True, init: Path | None = None
     ) -> None:
         self.sources, self.config = recipe
         self.data, self.out, self.download, self.init = data, out, download, init
-        self.final = out / "final"
+        self.checkpoints, self.final = out / "checkpoints", out / "final"
+        self.rank, _ = distributed.start()
+        self._claim()
+
+    def stages(self, names: Sequence[str]) -> None:
+        """One stage after the other; under torchrun all processes train, and the first alone does the rest."""
+        for name in names:
+            if self.rank == 0:
+                print(f"narspeech: {name}", file=sys.stderr)
+            if self.rank == 0 or name == "train":
+                STAGES[name](self)
+            distributed.wait()
 
     # --- stages, in order
 
     def prepare(self) -> None:
-        """Manifests of every part, and the configuration."""
-        self._check_config()
+        """Manifests of every part."""
+        if self.data is None:
+            raise ConfigError("expected --data for the stage prepare, received none: name the folder of the corpora")
         for source in self.sources:
             parts = tuple(dict.fromkeys(source.train + source.test))
             source.prepare(self.data, self.out / "manifests" / source.name, parts, download=self.download)
 
     def train(self) -> None:
         """From scratch, from `init`, or from where this run was interrupted."""
-        rank, _ = distributed.start()
         config = self.config
         train, held_out = self._training_examples()
         tokenizer = self._tokenizer(train)
-        torch.manual_seed(config.train.seed)
-        model = Model(config.model, tokenizer)
-        if rank == 0:  # one process decodes the sound, the others find it decoded
-            self._dataset(train, tokenizer, "train")
-        distributed.wait()
+        if self.rank > 0:  # one process decodes the sound, the others find it decoded
+            distributed.wait()
         dataset = self._dataset(train, tokenizer, "train", config.data.speeds)
         evaluation = partial(evaluate_epoch, examples=held_out, data=self._dataset(held_out, tokenizer, "held-out"))
-        if self.init is not None:
-            fresh = checkpoint.initialise(model, self.init)
-            print(
-                f"initialised from {self.init}; {len(fresh)} weights keep their own start: {fresh[:5]}", file=sys.stderr
-            )
-        else:
-            model.frontend.fit(collate([dataset[0, index] for index in chunk]).source for chunk in spread(len(dataset)))
+        if self.rank == 0:
+            distributed.wait()
+        torch.manual_seed(config.train.seed)
+        model = Model(config.model, tokenizer)
+        if not saved(self.checkpoints):  # else the trainer takes everything from there
+            self._start(model, dataset)
         Trainer(model, config.train, dataset, self.out, evaluation).train()
-        if rank == 0:
-            draw_curves(self.out, self.out / "curves.png")
+        if self.rank == 0:
+            self._draw()
 
     def average(self) -> None:
         """final/: the mean of the best epochs, with the threshold that is best on the held-out part."""
         tokenizer = tokenizers.load(self.out / "tokenizer")
-        _, held_out = self._training_examples()
-        dataset = self._dataset(held_out, tokenizer, "held-out")
-        evaluation = partial(evaluate_epoch, examples=held_out, data=dataset)
-        model = Trainer(
-            Model(self.config.model, tokenizer), self.config.train, dataset, self.out, evaluation
-        ).averaged()
-        model.config = replace(model.config, decoding=self._choose_decoding(model, held_out, dataset))
+        model = Model(self.config.model, tokenizer)
+        model.load_state_dict(average(best_weights(self.checkpoints)))
+        model = model.to(distributed.device()).eval()
+        model.config = replace(model.config, decoding=self._choose_decoding(model))
         checkpoint.save(self.final, model)
 
     def decode(self) -> None:
         """decode/<part>.<setting>.jsonl for every test part: CTC, and the model's decoder at every step budget."""
         transcriber = Transcriber(self.final)
+        folder = self.out / "decode"
+        folder.mkdir(exist_ok=True)
         for part, manifest in self._manifests("test").items():
             examples = read_manifest(manifest)
             recordings = self._dataset(examples, transcriber.model.tokenizer, part)
-            audio = [
-                Audio(recordings[0, index].samples.numpy(), transcriber.rate, example.duration)
-                for index, example in enumerate(examples)
-            ]
             for name, decoder, steps in self._settings():
-                transcripts = transcriber(
-                    audio, transcriber.options(steps=steps), decoder=decoder, batch_size=self.config.decode.batch_size
-                )
-                lines = [
-                    json.dumps({"id": example.id, "path": example.audio, **record(transcript)}, ensure_ascii=False)
-                    for example, transcript in zip(examples, transcripts, strict=True)
-                ]
-                path = self.out / "decode" / f"{part}.{name}.jsonl"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, "".join(line + "\n" for line in lines).encode())
+                lines: dict[int, str] = {}
+                for chosen in by_length(examples, DECODED_TOGETHER):
+                    transcripts = transcriber(
+                        [
+                            Audio(recordings[0, i].samples.numpy(), transcriber.rate, examples[i].duration)
+                            for i in chosen
+                        ],
+                        transcriber.options(steps=steps),
+                        decoder=decoder,
+                        batch_size=self.config.decode.batch_size,
+                    )
+                    for i, transcript in zip(chosen, transcripts, strict=True):
+                        entry = {"id": examples[i].id, "path": examples[i].audio, **record(transcript)}
+                        lines[i] = json.dumps(entry, ensure_ascii=False) + "\n"
+                content = "".join(lines[i] for i in range(len(examples)))
+                write_atomic(folder / f"{part}.{name}.jsonl", content.encode())
 
     def score(self) -> None:
         """scores.json: WER and CER of every decoded part and setting; a table on stdout."""
@@ -190,20 +201,24 @@ class Run:
 
     # --- what the stages share
 
-    def _check_config(self) -> None:
-        """One folder is one experiment: other settings would mix with what an earlier run left there."""
-        path = self.out / "config.json"
-        content = {"format": checkpoint.FORMAT, "recipe": to_dict(self.config)}
-        if path.exists():
-            earlier = from_dict(RecipeConfig, json.loads(path.read_text(encoding="utf-8"))["recipe"])
-            if replace(earlier, decode=self.config.decode) != self.config:
-                changed = differences(to_dict(earlier), to_dict(self.config))
-                raise ConfigError(
-                    f"expected the settings of the run in {self.out}, received other {', '.join(changed[:5])}: "
-                    "choose another --out, or give the same settings"
-                )
-        self.out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_json(path, content)
+    def _claim(self) -> None:
+        """Note the settings in config.json, or compare them with those there; how is decoded and tested may change."""
+        earlier = read_settings(self.out)
+        init = earlier.get("init") if self.init is None else str(self.init.absolute())
+        settings: dict[str, Any] = {
+            "format": checkpoint.FORMAT,
+            "recipe": to_dict(self.config),
+            "sources": {name: {"train": list(train), "test": list(test)} for name, _, train, test in self.sources},
+            "init": init,
+        }
+        if earlier:
+            recipe = to_dict(from_dict(RecipeConfig, earlier["recipe"]))
+            refuse_changes(self.out, {**settings, **earlier, "recipe": recipe}, settings, may_change)
+        if self.init is not None:
+            checkpoint.read_config(self.init)  # a wrong path shows now and not after an hour of preparation
+        self.init = None if init is None else Path(init)
+        if self.rank == 0 and settings != earlier:
+            write_settings(self.out, settings)
 
     def _manifests(self, use: Literal["train", "test"]) -> dict[str, Path]:
         """<corpus>-<part> and its manifest, for every part of that use."""
@@ -213,29 +228,49 @@ class Run:
             for part in getattr(source, use)
         }
 
-    def _training_examples(self) -> tuple[list[Example], list[Example]]:
+    def _training_examples(self) -> Split:
+        """What is trained on, and what is held out."""
         config = self.config.data
         examples = [example for path in self._manifests("train").values() for example in read_manifest(path)]
-        train, held_out = split(examples, count=config.held_out, seed=config.seed)
+        speakers = {example.speaker or example.id for example in examples}
+        train, held_out = split(
+            examples,
+            count=min(config.held_out, max(1, len(examples) // 5)),
+            seed=config.seed,
+            by="speaker" if len(speakers) >= FEW_SPEAKERS else "utterance",
+        )
         kept = [example for example in train if example.duration <= config.longest]
-        if len(kept) < len(train):
+        if self.rank == 0 and len(kept) < len(train):
             print(f"left out {len(train) - len(kept)} utterances longer than {config.longest:g} s", file=sys.stderr)
-        return kept, held_out
+        return Split(kept, held_out)
 
     def _tokenizer(self, examples: Sequence[Example]) -> Tokenizer:
-        """Trained once on the training texts; a resumed run reads it again, a fine-tuned one takes its predecessor's."""
-        config, folder = self.config.tokenizer, self.out / "tokenizer"
-        if distributed.start()[0] == 0 and not (folder / "tokenizer.json").exists():
-            texts = (example.text for example in examples)
-            tokenizer: Tokenizer
-            if config.kind == "characters":
-                tokenizer = tokenizers.train_characters(texts)
-            else:
-                tokenizer = tokenizers.train_sentencepiece(texts, size=config.size, model_type=config.kind)
-            folder.mkdir(parents=True, exist_ok=True)
-            tokenizer.save(folder)
+        """Made once, on the training texts; a resumed run reads it again."""
+        folder = self.out / "tokenizer"
+        if self.rank == 0 and not (folder / "tokenizer.json").exists():
+            texts = [example.text for example in examples]
+            make_tokenizer(self.config.tokenizer, texts, self.init).save(folder)
         distributed.wait()
         return tokenizers.load(folder)
+
+    def _start(self, model: Model, dataset: SpeechDataset) -> None:
+        """The weights before the first update: those of `init`, and the data's statistics where it gives none."""
+        fresh = sorted(model.state_dict())
+        if self.init is not None:
+            fresh = checkpoint.initialise(model, self.init)
+            if self.rank == 0:
+                some = ", ".join(fresh[:5])
+                print(f"initialised from {self.init}; {len(fresh)} weights start anew: {some}", file=sys.stderr)
+        if any(name.startswith("frontend.") for name in fresh):
+            chunks = spread(len(dataset))
+            model.frontend.fit(collate([dataset[0, index] for index in chunk]).source for chunk in chunks)
+
+    def _draw(self) -> None:
+        """Pictures are worth having, but no reason to stop before the weights are averaged."""
+        try:
+            draw_curves(self.out, self.out / "curves.png")
+        except NarspeechError as error:
+            print(f"narspeech: no curves.png: {error}", file=sys.stderr)
 
     def _dataset(
         self, examples: Sequence[Example], tokenizer: Tokenizer, name: str, speeds: tuple[float, ...] = (1.0,)
@@ -251,13 +286,15 @@ class Run:
         refined = [] if kind == "ctc" else [(f"{kind}-{steps}", None, steps) for steps in self.config.decode.steps]
         return [("ctc", "ctc", None), *refined]
 
-    def _choose_decoding(self, model: Model, examples: Sequence[Example], dataset: SpeechDataset) -> DecodeOptions:
+    def _choose_decoding(self, model: Model) -> DecodeOptions:
         config = self.config.decode
-        options = replace(model.config.decoding, steps=max(config.steps))
         if self.config.model.decoder.kind == "ctc":
-            return options
+            return model.config.decoding
+        options = replace(model.config.decoding, steps=max(config.steps))
+        _, held_out = self._training_examples()
+        dataset = self._dataset(held_out, model.tokenizer, "held-out")
         trials = [replace(options, threshold=threshold) for threshold in config.thresholds]
-        rates = [word_error_rate(model, examples, dataset, trial) for trial in trials]
+        rates = [word_error_rate(model, held_out, dataset, trial) for trial in trials]
         for trial, rate in zip(trials, rates, strict=True):
             print(f"held-out part: threshold {trial.threshold:g} WER {100 * rate:.2f}", file=sys.stderr)
         return trials[rates.index(min(rates))]
@@ -272,78 +309,38 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 
+def may_change(name: str) -> bool:
+    """Whether runs into the same folder may differ in this setting."""
+    return name.startswith("recipe.decode.") or (name.startswith("sources.") and name.endswith(".test"))
+
+
 def spread(count: int, chunk: int = 16, total: int = 512) -> list[list[int]]:
     """Up to `total` indices spread evenly over `count`, in chunks."""
-    chosen = list(range(0, count, max(1, count // total)))
+    chosen = sorted({count * place // total for place in range(total)})
     return [chosen[start : start + chunk] for start in range(0, len(chosen), chunk)]
 
 
-def decode_texts(
-    model: Model,
-    examples: Sequence[Example],
-    data: SpeechDataset,
-    options: DecodeOptions | None,
-    decoder: Literal["ctc"] | None,
-) -> list[tuple[str, str]]:
-    """Reference and hypothesis of every example."""
-    pairs: dict[int, tuple[str, str]] = {}
-    for batch in make_batches(data.durations(0), max_seconds=240.0, seed=0, epoch=0):
-        source = collate([data[0, index] for index in batch]).source.to(model.device)
-        for index, hypothesis in zip(batch, model.decode(source, options, decoder), strict=True):
-            pairs[index] = (examples[index].text, model.tokenizer.decode(hypothesis.tokens))
-    return [pairs[index] for index in range(len(examples))]
-
-
-def word_error_rate(
-    model: Model, examples: Sequence[Example], data: SpeechDataset, options: DecodeOptions | None
-) -> float:
-    return corpus(decode_texts(model, examples, data, options, None)).rate
-
-
-def evaluate_epoch(model: Model, *, examples: Sequence[Example], data: SpeechDataset) -> dict[str, float]:
-    """Error rates on the held-out part by CTC and by the model's decoder, with a look at three utterances on stderr."""
-    scores: dict[str, float] = {}
-    names: dict[str, Literal["ctc"] | None] = {"ctc": "ctc", model.config.decoder.kind: None}
-    if model.config.decoder.kind == "ctc":
-        names = {"ctc": None}
-    for name, decoder in names.items():
-        pairs = decode_texts(model, examples, data, None, decoder)
-        words, characters = corpus(pairs), corpus(pairs, "character")
-        reference = max(words.reference, 1)
-        scores |= {
-            f"{name}_wer": words.rate,
-            f"{name}_cer": characters.rate,
-            f"{name}_substitutions": words.substitutions / reference,
-            f"{name}_deletions": words.deletions / reference,
-            f"{name}_insertions": words.insertions / reference,
-        }
-        for reference_text, hypothesis in pairs[:: max(1, len(pairs) // 3)][:3]:
-            print(f"[{name}]\n{sample_lines(reference_text, hypothesis)}", file=sys.stderr)
-    # Words are all wrong for a while at first; characters tell the epochs apart.
-    scores["score"] = scores[f"{model.config.decoder.kind}_wer"] + 1e-3 * scores[f"{model.config.decoder.kind}_cer"]
-    return scores
-
-
-def differences(first: Any, second: Any, name: str = "") -> list[str]:
-    """Dotted names at which two plain configurations differ."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = [key for key in [*first, *(key for key in second if key not in first)]]
-        return [x for key in keys for x in differences(first.get(key), second.get(key), f"{name}.{key}".lstrip("."))]
-    return [] if first == second else [name]
+def by_length(examples: Sequence[Example], chunk: int) -> list[list[int]]:
+    """The indices of the examples from short to long, in chunks."""
+    order = sorted(range(len(examples)), key=lambda index: examples[index].duration)
+    return [order[start : start + chunk] for start in range(0, len(order), chunk)]
 
 
 def load_profile(reference: str) -> Recipe:
     """The recipe that `path/recipe.py:profile` names: the file is run, the function called."""
-    path, _, profile = reference.partition(":")
-    module = load_file(Path(path))
-    profiles: dict[str, Callable[[], Recipe]] = module.PROFILES
+    path, colon, profile = reference.rpartition(":")
+    if not colon:
+        path, profile = reference, ""
+    profiles: dict[str, Callable[[], Recipe]] = getattr(load_file(Path(path)), "PROFILES", {})
     if profile not in profiles:
-        raise ConfigError(f"expected a profile of {path} ({', '.join(profiles)}), received {profile!r}")
+        raise ConfigError(
+            f"expected a profile of {path} ({', '.join(profiles)}), received {profile!r}: name it as {path}:profile"
+        )
     return profiles[profile]()
 
 
 def load_file(path: Path) -> ModuleType:
-    """A Python file as a module; recipes load their prepare.py, or another recipe's, so."""
+    """A Python file as a module, run once; recipes load their prepare.py, or another's recipe.py, so."""
     if not path.is_file():
         raise ConfigError(
             f"expected a recipe file, received {path}: name it as recipes/librispeech/recipe.py:mini_mask_ctc"
@@ -352,23 +349,34 @@ def load_file(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"expected a recipe file ending in .py, received {path}: rename it")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+def command(file: str, words: Sequence[str]) -> list[str]:
+    """What `narspeech` is asked when the recipe `file` itself is started: `python recipe.py profile ...`."""
+    profile, *rest = words or ["--help"]
+    return ["run", *([profile] if profile.startswith("-") else [f"{file}:{profile}"]), *rest]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Prepare, train, average, decode and score by a recipe. Any setting follows as --its.dotted.name value, for example
-    --train.epochs 10 --model.encoder.depth 8."""
+    """Prepare, train, average, decode and score by a recipe. Any setting follows by its dotted name, for example
+    --train.epochs 10 --model.encoder.depth 8; --print-config shows them all."""
 
     recipe: tyro.conf.Positional[str]
     """path/recipe.py:profile"""
-    data: Path
-    """The folder that holds the corpora, or where they are downloaded to."""
-    out: Path
+    data: Path | None = None
+    """The folder that holds the corpora, or where they are downloaded to; a listing of your own recordings."""
+    out: Path | None = None
     """The folder of this experiment; a run that was interrupted goes on from there."""
     stages: str = ",".join(STAGES)
     """Which stages, in order, with commas."""
@@ -381,37 +389,44 @@ class RunOptions:
 
 
 def main(argv: list[str]) -> int:
-    """`narspeech run`: 0 when every stage is done, 2 for bad usage or input."""
-    options, rest = tyro.cli(RunOptions, args=argv, prog="narspeech run", return_unknown_args=True)
+    """`narspeech run`: 0 when every stage is done. Raises NarspeechError on bad settings or input."""
+    settings, rest = dotted(argv)
+    options = tyro.cli(RunOptions, args=rest, prog="narspeech run")
     recipe = load_profile(options.recipe)
-    recipe = recipe._replace(config=override(recipe.config, dotted(rest)))
+    recipe = recipe._replace(config=override(recipe.config, settings))
     if options.print_config:
         print(json.dumps(to_dict(recipe.config), indent=2))
         return 0
-    unknown = [name for name in options.stages.split(",") if name not in STAGES]
+    names = [name.strip() for name in options.stages.split(",")]
+    unknown = [name for name in names if name not in STAGES]
     if unknown:
         raise ConfigError(f"expected stages among {', '.join(STAGES)}, received {', '.join(unknown)}")
-    run = Run(recipe, options.data, options.out, download=options.download, init=options.init)
+    if options.out is None:
+        raise ConfigError("expected --out, received none: name the folder of this experiment")
+    if options.data is None and "prepare" in names:
+        raise ConfigError("expected --data for the stage prepare, received none: name the folder of the corpora")
     try:
-        for name in options.stages.split(","):
-            print(f"narspeech: {name}", file=sys.stderr)
-            STAGES[name](run)
+        Run(recipe, options.data, options.out, download=options.download, init=options.init).stages(names)
     finally:
         distributed.stop()
     return 0
 
 
-def dotted(arguments: Sequence[str]) -> dict[str, str]:
-    """["--train.epochs", "3", "--data.seed=1"] -> {"train.epochs": "3", "data.seed": "1"}."""
+def dotted(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Settings by name, and the other words: ["x", "--train.epochs", "3", "--data.seed=1"] gives
+    {"train.epochs": "3", "data.seed": "1"} and ["x"]."""
     values: dict[str, str] = {}
+    others: list[str] = []
     rest = list(arguments)
     while rest:
-        name, joined, value = rest.pop(0).partition("=")
-        if not name.startswith("--"):
-            raise NarspeechError(f"expected a setting such as --train.epochs 10, received {name!r}")
+        word = rest.pop(0)
+        name, joined, value = word.partition("=")
+        if not name.startswith("--") or "." not in name:
+            others.append(word)
+            continue
         if not joined:
             if not rest:
-                raise NarspeechError(f"expected a value after {name}, received the end of the command")
+                raise ConfigError(f"expected a value after {name}, received the end of the command: give one")
             value = rest.pop(0)
-        values[name[2:]] = value
-    return values
+        values[name.removeprefix("--")] = value
+    return values, others

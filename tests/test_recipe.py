@@ -84,7 +84,7 @@ def test_decoded_parts_and_scores_cover_the_test(finished):
 def test_held_out_speakers_are_not_trained_on(finished):
     config = RecipeConfig(data=load_profile(PROFILE).config.data)
     run = Run.__new__(Run)
-    run.config, run.out, run.sources = config, finished, load_profile(PROFILE).sources
+    run.config, run.out, run.rank, run.sources = config, finished, 0, load_profile(PROFILE).sources
     train, held_out = run._training_examples()
     assert len(train) + len(held_out) == 24
     assert 1 <= len(held_out) <= 24 // 5 + 1
@@ -93,7 +93,7 @@ def test_held_out_speakers_are_not_trained_on(finished):
 
 def test_one_speaker_alone_spares_utterances(tmp_path):
     run = Run.__new__(Run)
-    run.config, run.out, run.sources = RecipeConfig(), tmp_path, load_profile(PROFILE).sources
+    run.config, run.out, run.rank, run.sources = RecipeConfig(), tmp_path, 0, load_profile(PROFILE).sources
     examples = [
         Example(id=str(n), audio=str(tmp_path / "a.wav"), text="a", duration=1.0, speaker="s") for n in range(50)
     ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from narspeech.errors import NarspeechError
 from narspeech.files import write_atomic
 from narspeech.train.metrics import read_metrics
+
+LOSSES = ("loss", "ctc", "intermediate", "decoder", "consistency")
 
 
 def draw_curves(folder: Path, target: Path) -> None:
@@ -25,11 +27,11 @@ def draw_curves(folder: Path, target: Path) -> None:
     losses, rates = figure.subplots(2, 1, sharex=True)
     training = [entry for entry in entries if entry["kind"] == "train"]
     scores = [entry for entry in entries if entry["kind"] == "scores"]
-    for name in ("loss", "ctc", "intermediate", "decoder", "consistency"):
+    for name in LOSSES:
         _line(losses, training, name)
     for name in sorted({name for entry in scores for name in entry if name.endswith(("wer", "cer"))}):
         _line(rates, scores, name, marker=".")
-    losses.set(ylabel="training loss a token", yscale="log")
+    losses.set(ylabel="training loss a token", yscale="log" if losses.lines else "linear")
     rates.set(ylabel="validation error rate", xlabel="updates", ylim=(0, 1))
     for axes in (losses, rates):
         axes.grid(alpha=0.3)
@@ -40,7 +42,7 @@ def draw_curves(folder: Path, target: Path) -> None:
     write_atomic(target, picture.getvalue())
 
 
-def _line(axes: Any, entries: list[Mapping[str, Any]], name: str, **style: Any) -> None:
+def _line(axes: Any, entries: Sequence[Mapping[str, Any]], name: str, **style: Any) -> None:
     points = [(entry["update"], entry[name]) for entry in entries if name in entry]
     if points:
         axes.plot(*zip(*points, strict=True), label=name, **style)

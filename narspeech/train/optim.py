@@ -12,8 +12,8 @@ from torch import nn
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW. learning_rate is the peak, reached after `warmup` updates; then "noam" falls with the inverse square root of the
-    updates, "cosine" to `floor` times the peak at the end of the training; clip: largest gradient norm."""
+    """AdamW. learning_rate is the peak, reached after `warmup` updates; then "noam" falls with the inverse square root
+    of the updates, "cosine" to `floor` times the peak at the end of the training; clip: largest gradient norm."""
 
     learning_rate: float = 1e-3
     warmup: int = 1000
@@ -31,7 +31,7 @@ def learning_rate(config: OptimConfig, update: int, progress: float) -> float:
     if rise < 1:
         return config.learning_rate * rise
     if config.schedule == "noam":  # Vaswani et al. 2017, section 5.3, scaled to its peak
-        return config.learning_rate * rise**-0.5
+        return config.learning_rate / math.sqrt(rise)
     half = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return config.learning_rate * (config.floor + (1 - config.floor) * half)
 

@@ -7,30 +7,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from narspeech.batch import Batch, Loss, TrainStep
 from narspeech.checkpoint import weights_to_bytes
 from narspeech.data.batching import make_batches, shard, steps
 from narspeech.data.dataset import Item, collate
-from narspeech.errors import TrainingError
+from narspeech.errors import ConfigError, TrainingError
 from narspeech.files import write_atomic
 from narspeech.model import Model
 from narspeech.train import distributed
-from narspeech.train.average import average
 from narspeech.train.metrics import MetricsLog
 from narspeech.train.optim import OptimConfig, adamw, learning_rate
-from narspeech.train.state import Position, load_state, save_state
+from narspeech.train.state import epoch_weights, load_state, save_state
 
-MAX_SKIPPED = 20
+MAX_FAILURES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """max_seconds: padded audio a micro-batch; accumulate: micro-batches an update, over all processes; short_first: that many
-    epochs go from short to long utterances; save_every, log_every: updates; keep: epochs whose weights are averaged in the
-    end, the best by the validation score; threads: of the CPU, fixed because sums depend on it; workers: loading processes."""
+    """max_seconds: padded audio a micro-batch; accumulate: micro-batches an update, over all processes; short_first:
+    that many epochs go from short to long utterances; save_every, log_every: updates; evaluate_every: epochs; keep:
+    epochs whose weights are averaged in the end, the best by the validation score; threads: of the CPU, fixed because
+    sums depend on it; workers: loading processes."""
 
     epochs: int = 60
     max_seconds: float = 120.0
@@ -48,6 +52,11 @@ class TrainConfig:
     workers: int = 0
     tensorboard: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulate", "save_every", "log_every", "evaluate_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} of at least 1, received {getattr(self, name)}: raise it")
+
 
 class TrainingSet(Protocol):
     """What the trainer asks of its data: examples addressed by (epoch, index), and their seconds in an epoch."""
@@ -64,40 +73,63 @@ Evaluation = Callable[[Model], dict[str, float]]
 
 
 class Trainer:
-    """Trains `model` into `folder`: metrics.jsonl, checkpoints/ and, through `averaged`, the final weights."""
+    """Trains `model` into `folder`: metrics.jsonl, and checkpoints/ with the newest state and the best epochs' weights.
+
+    Where checkpoints/ holds a state, the training goes on from there, whatever the model's weights were.
+    """
 
     def __init__(
         self, model: Model, config: TrainConfig, data: TrainingSet, folder: Path, evaluate: Evaluation
     ) -> None:
         if len(data) == 0:
             raise TrainingError("expected at least one training example, received none: check the manifest")
-        self.config, self.data, self.folder, self.evaluate = config, data, folder, evaluate
+        self.config, self.data, self.evaluate = config, data, evaluate
         self.rank, self.world = distributed.start()
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.device = torch.device("cuda", self.rank) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = distributed.device()
         self.model = model.to(self.device)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = adamw(model, config.optim)
         self.checkpoints = folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self.position = load_state(self.checkpoints, model, self.optimizer)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.log = MetricsLog(folder, self.position.update, rank=self.rank, tensorboard=config.tensorboard)
-        self.failures = 0
+        self.position = position = load_state(self.checkpoints, model, self.optimizer)
+        self.log = MetricsLog(folder, position.update, position.epoch, rank=self.rank, tensorboard=config.tensorboard)
 
     def train(self) -> None:
         """From where the last checkpoint stands to the end."""
         while self.position.epoch < self.config.epochs:
             self._epoch()
+        self.log.close()
         distributed.wait()
 
-    def averaged(self) -> Model:
-        """The model with the mean of its best epochs' weights."""
-        paths = [self._epoch_path(epoch) for _, epoch in self.position.best]
-        self.model.load_state_dict(average(paths))
-        return self.model.eval()
-
     def _epoch(self) -> None:
+        config, position = self.config, self.position
+        plan = self._plan()
+        shards = [shard(step, self.rank, self.world) for step in plan[position.step :]]
+        loader = self._load([micro for step in shards for micro in step])
+        with self._progress() as bar:
+            task = bar.add_task(f"epoch {position.epoch + 1} of {config.epochs}", total=len(shards))
+            for step in shards:
+                progress = (position.epoch + position.step / len(plan)) / config.epochs
+                self._update([next(loader) for _ in step], progress)
+                position.step += 1
+                position.update += 1
+                due = position.update % config.save_every == 0
+                # Every state stands at a line of the metrics: a resumed run has no sums to remember.
+                if due or position.update % config.log_every == 0 or position.step == len(plan):
+                    self._log(progress)
+                if due:
+                    self._save()
+                bar.advance(task)
+        position.epoch, position.step = position.epoch + 1, 0
+        if position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs:
+            self._evaluate()
+        self._save()
+        self.log.elapsed()  # the evaluation's seconds are not the next updates'
+
+    def _plan(self) -> list[list[list[int]]]:
+        """The micro-batches of every update of this epoch, over all processes."""
         config, position = self.config, self.position
         order: Literal["random", "short_first"] = "short_first" if position.epoch < config.short_first else "random"
         batches = make_batches(
@@ -108,29 +140,19 @@ class Trainer:
             epoch=position.epoch,
             order=order,
         )
-        plan = steps(batches, config.accumulate)
-        shards = [shard(step, self.rank, self.world) for step in plan[position.step :]]
-        loader = self._load([micro for step in shards for micro in step])
-        for step in shards:
-            progress = (position.epoch + position.step / len(plan)) / config.epochs
-            self._update([next(loader) for _ in step], progress)
-            position.step += 1
-            position.update += 1
-            if position.update % config.log_every == 0:
-                self._log(progress)
-            if position.update % config.save_every == 0:
-                self._save()
-        position.epoch, position.step = position.epoch + 1, 0
-        if position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs:
-            self._evaluate()
-        self._save()
+        return steps(batches, config.accumulate)
+
+    def _progress(self) -> Progress:
+        """A bar of the epoch's updates, where someone can see it."""
+        console = Console(stderr=True)
+        return Progress(console=console, transient=True, disable=self.rank != 0 or not console.is_terminal)
 
     def _load(self, batches: Sequence[list[int]]) -> Iterator[Batch]:
         epoch = self.position.epoch
         keys = [[(epoch, index) for index in batch] for batch in batches]
         loader: DataLoader[Item] = DataLoader(
             self.data,  # type: ignore[arg-type]  # only __getitem__ is asked of it
-            batch_sampler=keys,  # type: ignore[arg-type]  # keys are (epoch, index), not plain numbers
+            batch_sampler=keys,
             collate_fn=collate,
             num_workers=self.config.workers,
             pin_memory=self.device.type == "cuda",
@@ -143,31 +165,33 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, and what it is divided by
+        reports: list[dict[str, Tensor]] = []
         for number, batch in enumerate(batches):
             loss = self._loss(batch, number * self.world + self.rank, progress)
-            loss.total.backward()
-            sums += torch.stack([loss.total.detach().double(), loss.count.double()])
-            self.log.add({"loss": loss.total, "count": loss.count, **loss.parts})
+            torch.autograd.backward(loss.total)
+            total = loss.total.detach()
+            sums += torch.stack([total.double(), loss.count.double()])
+            reports.append({"loss": total, "count": loss.count, **loss.parts})
         distributed.sum_values(sums)
         distributed.sum_gradients(self.parameters)
         for p in self.parameters:
             if p.grad is not None:
                 p.grad.div_(sums[1].clamp(min=1))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optim.clip)
-        rate = learning_rate(config.optim, position.update, progress)
-        if bool(torch.isfinite(norm + sums[0])):
-            self.failures = 0
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-        else:
+        # Sums over all processes: they all decide alike.
+        if not bool(torch.isfinite(norm + sums[0])):
             self._skip()
+            return
+        position.failures = 0
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optim, position.update, progress)
+        self.optimizer.step()
+        for report in reports:
+            self.log.add(report)
 
     def _loss(self, batch: Batch, place: int, progress: float) -> Loss:
-        # Dropout and masks are functions of the micro-batch's place in the plan: a resumed run, or another number of
-        # processes, draws the same.
         config = self.config
-        torch.manual_seed(hash((config.seed, self.position.update, place)) & (2**63 - 1))
+        torch.manual_seed(draw_seed(config.seed, self.position.update, place))
         bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             loss: Loss = self.model(batch.to(self.device), TrainStep(progress=progress))
@@ -181,12 +205,11 @@ class Trainer:
         position.infeasible += infeasible
         means = {name: value / count for name, value in sums.items()}
         rate = learning_rate(self.config.optim, position.update - 1, progress)
-        speed = count / max(self.log.elapsed(), 1e-9)
         entry = {
             "update": position.update,
             "epoch": position.epoch + 1,
             "learning_rate": rate,
-            "tokens_per_second": speed,
+            "tokens_per_second": count / max(self.log.elapsed(), 1e-9),
         }
         counters = {"infeasible": infeasible, "skipped": position.skipped}
         shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
@@ -196,10 +219,10 @@ class Trainer:
 
     def _skip(self) -> None:
         self.position.skipped += 1
-        self.failures += 1
-        if self.failures >= MAX_SKIPPED:
+        self.position.failures += 1
+        if self.position.failures >= MAX_FAILURES:
             raise TrainingError(
-                f"expected finite gradients, received {MAX_SKIPPED} non-finite updates in a row: "
+                f"expected finite gradients, received {MAX_FAILURES} non-finite updates in a row: "
                 "lower optim.learning_rate or look at the newest batches"
             )
 
@@ -211,19 +234,25 @@ class Trainer:
             entry = {"update": position.update, "epoch": position.epoch, **scores}
             shown = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self.log.write("scores", entry, f"epoch {position.epoch}: {shown}")
-            write_atomic(self._epoch_path(position.epoch), weights_to_bytes(self.model.state_dict()))
+            weights = weights_to_bytes(self.model.state_dict())
+            write_atomic(epoch_weights(self.checkpoints, position.epoch), weights)
             ranked = sorted([*position.best, (scores["score"], position.epoch)])
             position.best = ranked[: self.config.keep]
         distributed.wait()
-
-    def _epoch_path(self, epoch: int) -> Path:
-        return self.checkpoints / f"epoch-{epoch:04d}.safetensors"
 
     def _save(self) -> None:
         distributed.average_buffers(self.model.buffers())
         if self.rank == 0:
             save_state(self.checkpoints, self.model, self.optimizer, self.position)
-            kept = {self._epoch_path(epoch) for _, epoch in self.position.best}
+            kept = {epoch_weights(self.checkpoints, epoch) for _, epoch in self.position.best}
             for path in set(self.checkpoints.glob("epoch-*.safetensors")) - kept:
                 path.unlink()
         distributed.wait()
+
+
+def draw_seed(seed: int, update: int, place: int) -> int:
+    """The seed of dropout, masks and augmentation for the micro-batch at `place` of an update.
+
+    A function of the plan alone: a resumed run, another number of processes and another Python draw the same.
+    """
+    return int(np.random.SeedSequence([seed, update, place]).generate_state(1, np.uint64)[0] >> np.uint64(1))

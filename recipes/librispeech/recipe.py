@@ -16,9 +16,10 @@ from narspeech.encoders.conformer import ConformerConfig
 from narspeech.frontends.augment import SpecAugmentConfig
 from narspeech.frontends.fbank import FbankConfig
 from narspeech.model import CTCConfig, ModelConfig
-from narspeech.recipe import DataConfig, Recipe, RecipeConfig, Source, TokenizerConfig, load_file
+from narspeech.recipe import DataConfig, Recipe, RecipeConfig, Source, command, load_file
 from narspeech.train.optim import OptimConfig
 from narspeech.train.trainer import TrainConfig
+from narspeech.train.vocabulary import TokenizerConfig
 
 prepare = load_file(Path(__file__).with_name("prepare.py")).prepare
 speechocean762 = load_file(Path(__file__).parents[1] / "speechocean762" / "prepare.py").prepare
@@ -82,12 +83,12 @@ def small_mask_ctc() -> Recipe:
 def warm() -> Recipe:
     """Ten minutes on characters at 25 frames a second and short utterances.
 
-    CTC with word pieces at 12.5 frames a second does not leave its all-blank plateau for thousands of updates; an encoder that
-    has learned letters first leaves it at once: `--init OUT/final` of this profile.
+    CTC with word pieces at 12.5 frames a second does not leave its all-blank plateau for thousands of updates; an
+    encoder that has learned letters first leaves it at once: `--init OUT/final` of this profile.
     """
     sources, config = small_mask_ctc()
     return Recipe(
-        tuple(source._replace(test=()) for source in sources),
+        tuple(source._replace(test=()) for source in sources if source.name != "synthetic"),
         replace(
             config,
             data=replace(config.data, longest=7.0, speeds=(1.0,)),
@@ -204,5 +205,4 @@ PROFILES = {
 }
 
 if __name__ == "__main__":
-    profile, *rest = sys.argv[1:] or ["--help"]
-    sys.exit(main(["run", f"{__file__}:{profile}" if profile in PROFILES else profile, *rest]))
+    sys.exit(main(command(__file__, sys.argv[1:])))
