@@ -68,7 +68,7 @@ def mini_ctc() -> Recipe:
 
 
 def small_mask_ctc() -> Recipe:
-    """English that fits two cores: mini-LibriSpeech, train-clean-extra, speechocean762, and 18 minutes of a synthetic voice.
+    """English for two cores: mini-LibriSpeech, train-clean-extra, speechocean762 and 18 minutes of a synthetic voice.
 
     --data holds LibriSpeech/, speechocean762/ and text/english_books.txt.xz. Start it from `warm`.
     """
