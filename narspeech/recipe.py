@@ -33,6 +33,7 @@ from narspeech.train import distributed
 from narspeech.train.average import average
 from narspeech.train.curves import draw_curves
 from narspeech.train.experiment import read_settings, refuse_changes, write_settings
+from narspeech.train.guide import Starts, guide
 from narspeech.train.state import best_weights, saved
 from narspeech.train.trainer import TrainConfig, Trainer
 from narspeech.train.validation import evaluate_epoch, word_error_rate
@@ -139,9 +140,9 @@ class Run:
         config = self.config
         train, held_out = self._training_examples()
         tokenizer = self._tokenizer(train)
-        if self.rank > 0:  # one process decodes the sound, the others find it decoded
+        if self.rank > 0:  # one process decodes the sound and aligns it, the others find that done
             distributed.wait()
-        dataset = self._dataset(train, tokenizer, "train", config.data.speeds)
+        dataset = self._dataset(train, tokenizer, "train", config.data.speeds, self._guide(train))
         evaluation = partial(evaluate_epoch, examples=held_out, data=self._dataset(held_out, tokenizer, "held-out"))
         if self.rank == 0:
             distributed.wait()
@@ -265,6 +266,18 @@ class Run:
             chunks = spread(len(dataset))
             model.frontend.fit(collate([dataset[0, index] for index in chunk]).source for chunk in chunks)
 
+    def _guide(self, examples: Sequence[Example]) -> Starts | None:
+        """When each character is spoken, by the model that the training starts from, if it is to be guided."""
+        if self.config.model.ctc.guided == 0:
+            return None
+        if self.init is None:
+            raise ConfigError(
+                "expected --init CHECKPOINT for a guided training, received none: "
+                "train the profile warm first, or give --model.ctc.guided 0"
+            )
+        sound = self._dataset(examples, tokenizers.load(self.init), "train")
+        return guide(self.out / "starts.json", self.init, examples, sound)
+
     def _draw(self) -> None:
         """Pictures are worth having, but no reason to stop before the weights are averaged."""
         try:
@@ -273,12 +286,15 @@ class Run:
             print(f"narspeech: no curves.png: {error}", file=sys.stderr)
 
     def _dataset(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, name: str, speeds: tuple[float, ...] = (1.0,)
+        self,
+        examples: Sequence[Example],
+        tokenizer: Tokenizer,
+        name: str,
+        speeds: tuple[float, ...] = (1.0,),
+        starts: Starts | None = None,
     ) -> SpeechDataset:
-        config = self.config
-        cache = self.out / "cache" / name
-        rate = config.model.frontend.rate
-        return SpeechDataset(examples, tokenizer, rate=rate, speeds=speeds, seed=config.train.seed, cache=cache)
+        cache, seed, rate = self.out / "cache" / name, self.config.train.seed, self.config.model.frontend.rate
+        return SpeechDataset(examples, tokenizer, rate=rate, speeds=speeds, seed=seed, cache=cache, starts=starts)
 
     def _settings(self) -> list[tuple[str, Literal["ctc"] | None, int | None]]:
         """Name, decoder and step budget of everything that is decoded."""

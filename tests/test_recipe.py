@@ -192,6 +192,17 @@ def test_pieces_after_letters_train_their_own_tokenizer(corpus, tmp_path, capsys
     assert torch.equal(first.frontend.mean, second.frontend.mean)
 
 
+def test_a_guided_training_learns_where_its_start_heard_each_letter(finished, corpus, tmp_path):
+    out, given = tmp_path / "out", [PROFILE, "--data", str(corpus), *TINY, "--model.ctc.guided=0.5"]
+    with pytest.raises(ConfigError, match="expected --init CHECKPOINT for a guided training"):
+        main([*given, "--out", str(tmp_path / "none"), "--stages", "prepare,train"])
+    assert main([*given, "--out", str(out), "--stages", "prepare,train", "--init", str(finished / "final")]) == 0
+    starts = json.loads((out / "starts.json").read_text())
+    texts = {example.id: example.text for example in read_manifest(out / "manifests/librispeech/train-clean-5.jsonl")}
+    assert starts
+    assert all(len(row) == len(texts[name]) for name, row in starts.items())
+
+
 def test_a_start_that_is_no_checkpoint_shows_at_once(corpus, tmp_path):
     given = [PROFILE, "--data", str(corpus), "--out", str(tmp_path / "out"), *TINY]
     with pytest.raises(CheckpointError, match="expected a model folder"):

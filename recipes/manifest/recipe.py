@@ -39,8 +39,9 @@ def small() -> Recipe:
 def tune() -> Recipe:
     """A light touch for an hour or less of recordings: `small` with fewer epochs at a lower rate. Needs --init."""
     sources, config = small()
-    optim = replace(config.train.optim, learning_rate=3e-4, warmup=100)
-    return Recipe(sources, replace(config, train=replace(config.train, epochs=10, short_first=0, optim=optim)))
+    train = replace(config.train, optim=replace(config.train.optim, learning_rate=3e-4, warmup=100))
+    model = replace(config.model, ctc=replace(config.model.ctc, guided=0.0))
+    return Recipe(sources, replace(config, model=model, train=train))
 
 
 PROFILES = {profile.__name__: profile for profile in (warm, small, tune)}

@@ -35,11 +35,11 @@ class Reading(NamedTuple):
     pitch: int
 
 
-def prepare(data: Path, out: Path, parts: Sequence[str] = ("train",), *, download: bool = False) -> dict[str, Path]:
+def prepare(data: Path, out: Path, parts: Sequence[str] = ("train",), *, download: bool = False) -> dict[str, Path]:  # noqa: ARG001
     """Synthesise `out`/sound/<part>-<number>.wav and write `out`/<part>.jsonl; the same text gives the same corpus.
 
-    data: a text file, plain or .xz, with a sentence a line, or the folder that holds text/english_books.txt.xz. There is
-    nothing to download. Raises ManifestError where the text or espeak-ng is missing.
+    data: a text file, plain or .xz, with a sentence a line, or the folder that holds text/english_books.txt.xz. Nothing
+    can be downloaded. Raises ManifestError where the text or espeak-ng is missing.
     """
     if shutil.which("espeak-ng") is None:
         raise ManifestError("expected the program espeak-ng, received none: install it (apt install espeak-ng)")
@@ -65,7 +65,7 @@ def prepare(data: Path, out: Path, parts: Sequence[str] = ("train",), *, downloa
 def read_sentences(path: Path) -> list[str]:
     """The lines of 3 to 12 words, in lower case: short enough for a voice without breath."""
     try:
-        with (lzma.open(path, "rt") if path.suffix == ".xz" else path.open()) as file:
+        with lzma.open(path, "rt") if path.suffix == ".xz" else path.open() as file:
             sentences = [tidy(line) for line in file if 3 <= len(line.split()) <= 12]
     except OSError as error:
         raise ManifestError(f"expected a text with a sentence a line at {path}, received: {error}") from error

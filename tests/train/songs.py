@@ -105,6 +105,7 @@ def arguments(**settings: object) -> list[str]:
         "model__encoder__channels": 4,
         "model__encoder__taps": "1",
         "model__encoder__subsampling": "depthwise4",
+        "model__ctc__guided": 0.0,
         "data__held_out": 4,
         "train__epochs": 1,
         "train__max_seconds": 3,
