@@ -63,12 +63,12 @@ class Report(NamedTuple):
 def variants() -> Iterator[Model]:
     """Tiny models with random weights, one for every kind of layer that padding could get through."""
     base = fakes.model_config()
-    for number, (positions, norm, window, subsampling, normalise, condition) in enumerate(
+    for number, (positions, norm, window, subsampling, normalise, condition, places) in enumerate(
         (
-            ("rotary", "layer", None, KINDS[2], "utterance", False),
-            ("relative", "batch", None, KINDS[0], "global", True),
-            ("rotary", "batch", (4, 2), KINDS[1], "none", True),
-            ("relative", "layer", (3, 0), KINDS[1], "utterance", False),
+            ("rotary", "layer", None, KINDS[2], "utterance", False, "number"),
+            ("relative", "batch", None, KINDS[0], "global", True, "time"),
+            ("rotary", "batch", (4, 2), KINDS[1], "none", True, "number"),
+            ("relative", "layer", (3, 0), KINDS[1], "utterance", False, "time"),
         )
     ):
         settings: dict[str, Any] = {"positions": positions, "norm": norm, "window": window, "subsampling": subsampling}
@@ -77,6 +77,7 @@ def variants() -> Iterator[Model]:
             varied=False,
             frontend=replace(base.frontend, normalise=normalise),  # type: ignore[arg-type]
             encoder=replace(base.encoder, taps=(1,), **settings),
+            decoder=replace(base.decoder, places=places),  # type: ignore[call-arg]
             ctc=CTCConfig(condition=condition),
         )
         yield scatter(model)
@@ -99,7 +100,7 @@ def scatter(model: Model) -> Model:
     sound = torch.cat([fakes.sing("abcd abba cd"), *hiss])
     source = Padded(sound[None], torch.tensor([len(sound)]))
     centre(model.encoder.subsampling.output, model.encoder.subsampling(model.frontend(source)).data[0], 0.5)
-    centre(model.ctc.output, model.ctc.output(model.encode(source).states.data[0]), 1.0)
+    centre(model.ctc.output, model.ctc.output(model.encode(source).states.data[0]), 0.5)
     return model
 
 
@@ -132,7 +133,7 @@ def draw(seed: int, sound: Tensor, *, rate: int, window: int, longest: float) ->
             data = sound.roll(-start).repeat(width // len(sound) + 1)[:width].repeat(len(clips), 1)
     for row, clip in zip(data, clips, strict=True):
         row[: len(clip)] = clip
-    threshold = chance.choice([0.0, 0.3, 0.6, 0.9, 0.99, 1.0])
+    threshold = chance.choice([0.0, 0.12, 0.2, 0.3, 0.6, 0.99, 1.0])
     options = DecodeOptions(steps=chance.choice([0, 1, 2, 3, 5, 10]), threshold=threshold, trace=True)
     return Case(clips, Padded(data, torch.tensor([len(clip) for clip in clips])), options)
 
