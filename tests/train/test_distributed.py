@@ -18,7 +18,8 @@ from tests.train.songs import REFINING, arguments, write_librispeech
 
 ROOT = Path(__file__).parents[2]
 PROFILE = f"{ROOT / 'recipes' / 'librispeech' / 'recipe.py'}:mini_mask_ctc"
-# Every update is made of three micro-batches: one process takes two of them, the other one.
+# Seven micro-batches, three an update: one process takes two of them and the other one, in the end one and none.
+SECONDS = 2.6
 SETTINGS = arguments(
     **REFINING,
     data__speeds="1.0",
@@ -26,7 +27,7 @@ SETTINGS = arguments(
     model__decoder__dropout=0.0,
     train__accumulate=3,
     train__epochs=2,
-    train__max_seconds=1.6,
+    train__max_seconds=SECONDS,
 )
 
 
@@ -49,9 +50,9 @@ def test_two_processes_on_unequal_shards_train_as_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     given = [PROFILE, "--data", str(data), *SETTINGS, "--out"]
     assert main([*given, str(one)]) == 0
+    check_shards(one)
     done = torchrun(2, "-m", "narspeech", "run", *given, str(two))
     assert done.returncode == 0, done.stderr
-    check_shards(one)
     expected, found = read_metrics(one), read_metrics(two)
     assert [(entry["kind"], entry["update"]) for entry in found] == [
         (entry["kind"], entry["update"]) for entry in expected
@@ -72,7 +73,7 @@ def check_shards(out: Path) -> None:
     sizes = set()
     for epoch in range(2):
         durations = training_durations(out)
-        plan = steps(make_batches(durations, max_seconds=1.6, seed=0, epoch=epoch), 3)
+        plan = steps(make_batches(durations, max_seconds=SECONDS, seed=0, epoch=epoch), 3)
         sizes |= {(len(shard(step, 0, 2)), len(shard(step, 1, 2))) for step in plan}
     assert (2, 1) in sizes
     assert (1, 0) in sizes
