@@ -168,6 +168,9 @@ def test_missing_and_unknown_weights(folder: Path) -> None:
     weights["ctc.output.prejudice"] = torch.zeros(3)
     path.write_bytes(checkpoint.weights_to_bytes(weights))
     refused(folder, "ctc.output.bias", "ctc.output.prejudice")
+    weights["ctc.output.bias"] = torch.zeros(fakes.TOKENIZER.size)
+    path.write_bytes(checkpoint.weights_to_bytes(weights))
+    refused(folder, "ctc.output.prejudice")
 
 
 def test_wrong_shapes(folder: Path) -> None:
