@@ -84,8 +84,8 @@ def small_mask_ctc() -> Recipe:
 def warm() -> Recipe:
     """Half an hour on characters at 25 frames a second and short utterances, whose `final/` the others start from.
 
-    CTC with word pieces at 12.5 frames a second does not leave its all-blank plateau for thousands of updates, even
-    with this encoder. But this model aligns the training texts well, and that (`guided`) leads it off within hundreds.
+    CTC with word pieces at 12.5 frames a second emits nothing but blanks for a thousand updates and more. A model of
+    letters leaves that plateau sooner, and aligns the training texts well enough to guide the next one (`guided`).
     """
     sources, config = small_mask_ctc()
     return Recipe(
