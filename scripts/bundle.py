@@ -1,4 +1,4 @@
-"""Put a trained model into the package, in half precision: python scripts/bundle.py OUT/final narspeech/models/english"""
+"""Store a trained model in half precision: python scripts/bundle.py OUT/final narspeech/models/english"""
 
 from __future__ import annotations
 
