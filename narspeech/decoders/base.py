@@ -32,7 +32,8 @@ class Memory(NamedTuple):
     """All that decoding reads of the encoder, computed once an utterance; never changed.
 
     mask: (R, 1, 1, T) real frames; keys and values: a layer's cross-attention, each (R, H, T, D / H); ctc: (R, T, V);
-    places: (R, U) where the tokens of a draft of fixed length stand, in frames or by their number.
+    places: (R, U) where the tokens of a draft of fixed length stand, in frames or by their number; heard: (R, U, D)
+    what is added to each of them for the sound at its place.
     """
 
     mask: Tensor
@@ -40,12 +41,13 @@ class Memory(NamedTuple):
     values: tuple[Tensor, ...] = ()
     ctc: Padded | None = None
     places: Tensor | None = None
+    heard: Tensor | None = None
 
     def rows(self, index: Tensor) -> Memory:
         ctc = None if self.ctc is None else self.ctc.rows(index)
         keys, values = (tuple(x[index] for x in part) for part in (self.keys, self.values))
-        places = None if self.places is None else self.places[index]
-        return Memory(self.mask[index], keys, values, ctc, places)
+        places, heard = (None if x is None else x[index] for x in (self.places, self.heard))
+        return Memory(self.mask[index], keys, values, ctc, places, heard)
 
 
 class Decoder(nn.Module):

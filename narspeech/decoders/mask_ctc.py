@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
 from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.decoders.ctc import greedy_draft
+from narspeech.errors import ConfigError
 from narspeech.nn.attention import key_mask
 from narspeech.nn.heads import forbid
 from narspeech.nn.layers import DecoderLayer
@@ -33,7 +34,11 @@ class MaskCTCConfig:
     """places: what a token's position stands for.
 
     "number": 0, 1, 2, ... as published; "time": the frame at which CTC heard it (in training: forced alignment to the
-    model's own CTC), in the same encoding as the frames' own places, so that a masked token knows where to listen.
+    model's own CTC), in the same encoding as the frames' own places. That frame's state is added to the token, as in
+    the token-level acoustic embeddings of CASS-NAT (Fan et al. 2021): a masked token begins with what was heard.
+
+    errors: with places "time", the share of the visible tokens that training replaces by what CTC hears at their
+    places, so that the decoder learns to doubt its context as it must in decoding.
     """
 
     kind: ClassVar[str] = "mask_ctc"
@@ -44,6 +49,14 @@ class MaskCTCConfig:
     dropout: float = 0.1
     label_smoothing: float = 0.1
     places: Literal["number", "time"] = "number"
+    errors: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.errors and self.places != "time":
+            raise ConfigError(
+                f"expected errors of 0 where places are numbers, received {self.errors}: "
+                'only places in "time" tell where CTC heard a token'
+            )
 
 
 class MaskCTC(Decoder):
@@ -59,26 +72,36 @@ class MaskCTC(Decoder):
             DecoderLayer(config.width, config.heads, config.feed_forward, memory_width, config.dropout)
             for _ in range(config.depth)
         )
+        self.hear = nn.Linear(memory_width, config.width) if config.places == "time" else None
         self.norm = nn.LayerNorm(config.width)
         self.bias = nn.Parameter(torch.zeros(size))  # the output shares the embedding's weights
         self.register_buffer("forbidden", forbid(size, (BLANK, PAD, MASK, BOS, EOS)), persistent=False)
 
     def prepare(self, encoded: Encoded) -> Memory:
+        in_time = encoded.ctc is not None and self.config.places == "time"
+        return self._memory(encoded, greedy(encoded.ctc).starts if in_time else None)
+
+    def _memory(self, encoded: Encoded, places: Tensor | None) -> Memory:
         layers = cast("Iterable[DecoderLayer]", self.layers)
-        states, ctc = encoded.states, encoded.ctc
+        states = encoded.states
         _, length, width = states.data.shape
         frames = torch.arange(length, device=states.data.device)
         placed = states.data + sinusoids(frames, width).to(states.data.dtype)
         projected = [layer.cross_attention.project(placed) for layer in layers]
         keys, values = (tuple(part) for part in zip(*projected, strict=True))
-        places = greedy(ctc).starts if ctc is not None and self.config.places == "time" else None
-        return Memory(key_mask(states.lengths, length), keys, values, ctc, places)
+        heard = None
+        if self.hear is not None:
+            assert places is not None
+            heard = at_places(self.hear(states.data), places)
+        return Memory(key_mask(states.lengths, length), keys, values, encoded.ctc, places, heard)
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of every token, masked or not."""
         width = self.config.width
         length = tokens.data.shape[1]
         x = self.embedding(tokens.data) * math.sqrt(width)
+        if memory.heard is not None:
+            x = x + memory.heard
         # Rotary attention over equal tokens has equal outputs: those of an all-masked draft need a place of their own.
         places = torch.arange(length, device=x.device) if memory.places is None else memory.places
         x = self.dropout(x + sinusoids(places, width).to(x.dtype))
@@ -93,17 +116,22 @@ class MaskCTC(Decoder):
         # Attention needs at least one place, though all texts be empty.
         room = int(not batch.target.data.shape[1])
         target = Padded(F.pad(batch.target.data, (0, room), value=PAD), batch.target.lengths)
-        hidden = mask_uniform(target)
-        tokens = Padded(target.data.masked_fill(hidden, MASK), target.lengths)
-        memory = self.prepare(encoded)
+        hidden, seen, places = mask_uniform(target), target.data, None
         if self.config.places == "time":
             assert encoded.ctc is not None
-            memory = memory._replace(places=token_starts(encoded.ctc, target))
-        logits = self(tokens, memory)[hidden].float()
+            places = token_starts(encoded.ctc, target)
+            seen = self._mishear(seen, at_places(encoded.ctc.data, places))
+        tokens = Padded(seen.masked_fill(hidden, MASK), target.lengths)
+        logits = self(tokens, self._memory(encoded, places))[hidden].float()
         truth = target.data[hidden]
         total = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.forbidden == 0)
         correct = (logits.argmax(-1) == truth).sum()
         return Loss(total, target.lengths.sum(), {"masked": hidden.sum(), "masked_correct": correct})
+
+    def _mishear(self, tokens: Tensor, posteriors: Tensor) -> Tensor:
+        """tokens (B, U), some of them replaced by the likeliest of their `posteriors` (B, U, V), the blank aside."""
+        chosen = torch.rand(tokens.shape).to(tokens.device) < self.config.errors
+        return torch.where(chosen & (tokens != PAD), (posteriors + self.forbidden).argmax(-1), tokens)
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
         draft = greedy_draft(memory)
@@ -123,3 +151,10 @@ class MaskCTC(Decoder):
 
     def settled(self, draft: Draft) -> Tensor:
         return ~(draft.tokens.data == MASK).any(-1)
+
+
+def at_places(frames: Tensor, places: Tensor) -> Tensor:
+    """(R, U, D): of frames (R, T, D) the one at each of the places (R, U); zeros where there is no frame at all."""
+    if not frames.shape[1]:
+        return frames.new_zeros(*places.shape, frames.shape[2])
+    return frames.gather(1, places.clamp(max=frames.shape[1] - 1).unsqueeze(-1).expand(-1, -1, frames.shape[2]))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from narspeech.batch import Batch, Loss, TrainStep
@@ -34,7 +34,8 @@ class TrainConfig:
     """max_seconds: padded audio a micro-batch; accumulate: micro-batches an update, over all processes; short_first:
     that many epochs go from short to long utterances; save_every, log_every: updates; evaluate_every: epochs; keep:
     epochs whose weights are averaged in the end, the best by the validation score; threads: of the CPU, fixed because
-    sums depend on it; workers: loading processes."""
+    sums depend on it; workers: loading processes; freeze: parts of the model, such as "encoder" and "ctc", that stay as
+    they are."""
 
     epochs: int = 60
     max_seconds: float = 120.0
@@ -50,6 +51,7 @@ class TrainConfig:
     keep: int = 10
     threads: int | None = None
     workers: int = 0
+    freeze: tuple[str, ...] = ()
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -89,7 +91,10 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.device = distributed.device()
         self.model = model.to(self.device)
+        self.frozen = [frozen_part(model, name) for name in config.freeze]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ConfigError(f"expected something left to train, received train.freeze {', '.join(config.freeze)}")
         self.optimizer = adamw(model, config.optim)
         self.checkpoints = folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -163,6 +168,8 @@ class Trainer:
         """One optimizer step over this process's micro-batches and everyone else's."""
         config, position = self.config, self.position
         self.model.train()
+        for part in self.frozen:  # their dropout and statistics rest, too
+            part.eval()
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, and what it is divided by
         reports: list[dict[str, Tensor]] = []
@@ -248,6 +255,15 @@ class Trainer:
             for path in set(self.checkpoints.glob("epoch-*.safetensors")) - kept:
                 path.unlink()
         distributed.wait()
+
+
+def frozen_part(model: nn.Module, name: str) -> nn.Module:
+    """The part of that name, which will have no gradients."""
+    parts = dict(model.named_modules())
+    if not name or name not in parts:
+        known = ", ".join(name for name, _ in model.named_children())
+        raise ConfigError(f"expected train.freeze to name parts of the model, such as {known}, received {name!r}")
+    return parts[name].requires_grad_(False)
 
 
 def draw_seed(seed: int, update: int, place: int) -> int:

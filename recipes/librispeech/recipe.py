@@ -42,7 +42,7 @@ SMALL = RecipeConfig(
     model=ModelConfig(
         frontend=FbankConfig(augment=SpecAugmentConfig(freq_width=15, time_masks=2)),
         encoder=SMALL_ENCODER,
-        decoder=MaskCTCConfig(depth=3, width=192, heads=4, feed_forward=768, places="time"),
+        decoder=MaskCTCConfig(depth=3, width=192, heads=4, feed_forward=768, places="time", errors=0.2),
         ctc=CTCConfig(weight=0.6, intermediate=0.4, guided=0.2),
     ),
     train=TrainConfig(
@@ -68,7 +68,7 @@ def mini_ctc() -> Recipe:
     return Recipe(sources, replace(config, model=model))
 
 
-def small_mask_ctc() -> Recipe:
+def small_ctc() -> Recipe:
     """English for two cores: mini-LibriSpeech, train-clean-extra, speechocean762 and 18 minutes of a synthetic voice.
 
     --data holds LibriSpeech/, speechocean762/ and text/english_books.txt.xz. Start it from `warm`.
@@ -78,7 +78,13 @@ def small_mask_ctc() -> Recipe:
         Source("speechocean762", speechocean762, train=("train",)),
         Source("synthetic", synthetic, train=("train",)),
     )
-    return Recipe(sources, SMALL)
+    config = mini_ctc().config
+    return Recipe(sources, replace(config, train=replace(config.train, epochs=24)))
+
+
+def small_mask_ctc() -> Recipe:
+    """The same with the masked decoder. Start it from `small_ctc`."""
+    return Recipe(small_ctc().sources, SMALL)
 
 
 def warm() -> Recipe:
@@ -196,6 +202,7 @@ PROFILES = {
         warm,
         mini_ctc,
         mini_mask_ctc,
+        small_ctc,
         small_mask_ctc,
         libri100_ctc,
         libri100_interctc,

@@ -222,6 +222,56 @@ def test_tokens_placed_in_time() -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.any() for p in model.parameters())
 
 
+def test_a_token_is_given_the_frame_at_its_place() -> None:
+    """Another sound at a token's own frame changes what is heard there and nowhere else."""
+    model = in_time()
+    with torch.inference_mode():
+        encoded = model.encode(fakes.noise([8000, 3000]))
+        before = model.decoder.prepare(encoded)
+        assert before.places is not None
+        assert before.heard is not None
+        changed = encoded.states.data.clone()
+        changed[0, before.places[0, 1]] += 1
+        after = model.decoder.prepare(encoded._replace(states=encoded.states._replace(data=changed)))
+    assert after.heard is not None
+    same = (before.heard == after.heard).all(-1)
+    assert same[1].all()
+    assert same[0].tolist() == [place != 1 for place in range(same.shape[1])]
+
+
+def test_at_places_against_a_plain_loop() -> None:
+    frames, places = torch.randn(3, 7, 4), torch.randint(0, 7, (3, 5))
+    found = mask_ctc.at_places(frames, places)
+    assert all(torch.equal(found[r, u], frames[r, places[r, u]]) for r in range(3) for u in range(5))
+    assert mask_ctc.at_places(frames[:, :0], places).eq(0).all()
+
+
+@pytest.mark.parametrize(("share", "replaced"), [(0.0, 0), (1.0, 3)])
+def test_visible_tokens_are_what_ctc_hears(share: float, replaced: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`errors` of them stand as the likeliest token at their place, the blank aside; what is asked for is the truth."""
+    model = MaskCTC(
+        MaskCTCConfig(depth=1, width=WIDTH, heads=2, feed_forward=32, places="time", errors=share), WIDTH, SIZE
+    ).eval()
+    logits = torch.zeros(1, FRAMES, SIZE)
+    logits[..., BLANK] = 5.0  # what is said is never the best label, and 9 always the second
+    logits[..., 9] = 3.0
+    ctc = Padded(logits.log_softmax(-1), torch.tensor([FRAMES]))
+    source = encoded([FRAMES])._replace(ctc=ctc)
+    target = Padded(torch.tensor([[6, 7, 8, 10]]), torch.tensor([4]))
+    monkeypatch.setattr(mask_ctc, "mask_uniform", lambda _: torch.tensor([[False, True, False, False]]))
+    seen = []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda tokens, memory: seen.append(tokens.data) or forward(tokens, memory))
+    loss = model.loss(source, Batch(("a",), target, target), TrainStep())
+    assert seen[0].tolist() == [[9, MASK, 9, 9] if replaced else [6, MASK, 8, 10]]
+    assert torch.isfinite(loss.total)
+
+
+def test_errors_need_places_in_time() -> None:
+    with pytest.raises(ConfigError, match="expected errors of 0 where places are numbers"):
+        MaskCTCConfig(errors=0.2)
+
+
 @pytest.mark.parametrize("options", [DecodeOptions(steps=3, threshold=1.0), DecodeOptions(threshold=0.7)])
 def test_placed_in_time_batched_is_single(options: DecodeOptions) -> None:
     model, source = in_time(), fakes.noise([8000, 2100, 5003, 0, 150, 799])

@@ -171,7 +171,7 @@ def kill_at(run, moment):
     setattr(run, name, killing)
 
 
-SETTINGS = config(epochs=3, save_every=3, keep=2, max_seconds=1.6)
+SETTINGS = config(epochs=2, save_every=3, keep=1, max_seconds=1.6)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def unkilled(tmp_path_factory):
 def test_killed_at_any_update_and_resumed_is_bit_for_bit_unkilled(unkilled, tmp_path):
     folder, whole = unkilled
     updates = whole.position.update
-    assert updates >= 15
+    assert updates >= 10
     for moment in [("_loss", number) for number in range(updates)]:
         check_killed(folder, whole, tmp_path / str(moment[1]), moment)
 
@@ -193,8 +193,8 @@ def test_killed_at_any_update_and_resumed_is_bit_for_bit_unkilled(unkilled, tmp_
 @pytest.mark.parametrize("name", ["_log", "_save", "_evaluate", "evaluate"])
 def test_killed_beside_an_update(unkilled, tmp_path, name):
     folder, whole = unkilled
-    by_epoch = whole.position.update // 3
-    for number in (6, by_epoch, 2 * by_epoch, 3 * by_epoch):
+    updates = whole.position.update
+    for number in (6, updates // 2, updates):
         check_killed(folder, whole, tmp_path / str(number), (name, number))
 
 
@@ -335,3 +335,27 @@ def test_bf16_trains_on_the_processor(tmp_path):
     run.train()
     assert run.position.skipped == 0
     assert all(p.dtype == torch.float32 for p in run.model.parameters())
+
+
+def test_frozen_parts_stay_as_they_are(tmp_path):
+    run = trainer(tmp_path, config(freeze=("encoder", "ctc")), dropout=0.1)
+    before, modes = weights(run.model), []
+
+    def noted(loss, _):
+        modes.append((run.model.encoder.training, run.model.frontend.training))
+        return loss
+
+    lose(run.model, noted)
+    run.train()
+    changed = {name.split(".")[0] for name, x in run.model.state_dict().items() if not torch.equal(x, before[name])}
+    assert changed == {"decoder"}
+    assert set(modes) == {(False, True)}  # dropout and statistics rest, augmentation goes on
+
+
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [(("encoders",), "such as frontend, encoder"), (("decoder", "encoder", "ctc"), "left to train")],
+)
+def test_what_cannot_be_frozen_is_refused(tmp_path, freeze, message):
+    with pytest.raises(ConfigError, match=message):
+        trainer(tmp_path, config(freeze=freeze))
