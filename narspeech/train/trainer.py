@@ -263,7 +263,8 @@ def frozen_part(model: nn.Module, name: str) -> nn.Module:
     if not name or name not in parts:
         known = ", ".join(name for name, _ in model.named_children())
         raise ConfigError(f"expected train.freeze to name parts of the model, such as {known}, received {name!r}")
-    return parts[name].requires_grad_(False)
+    part: nn.Module = parts[name].requires_grad_(False)
+    return part
 
 
 def draw_seed(seed: int, update: int, place: int) -> int:
