@@ -175,7 +175,7 @@ def test_missing_and_unknown_weights(folder: Path) -> None:
 
 def test_wrong_shapes(folder: Path) -> None:
     edit(folder, lambda content: content["model"]["decoder"].update(feed_forward=48))
-    refused(folder, "decoder.layers.0.feed_forward", "(48,)", "(32,)")
+    refused(folder, "decoder.stack.layers.0.feed_forward", "(48,)", "(32,)")
 
 
 def test_another_tokenizer(folder: Path) -> None:

@@ -7,9 +7,8 @@ parallel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +19,9 @@ from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.decoders.ctc import greedy_draft
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import key_mask
-from narspeech.nn.heads import forbid
-from narspeech.nn.layers import DecoderLayer
-from narspeech.nn.positions import rotary, sinusoids
+from narspeech.nn.heads import TokenHead
+from narspeech.nn.layers import DecoderStack
+from narspeech.nn.positions import sinusoids
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.ctc import greedy, token_starts
 from narspeech.ops.masking import fill, mask_uniform, quota
@@ -60,56 +59,42 @@ class MaskCTCConfig:
 
 
 class MaskCTC(Decoder):
-    forbidden: Tensor
-
     def __init__(self, config: MaskCTCConfig, memory_width: int, size: int) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(size, config.width)
-        nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
+        self.tokens = TokenHead(size, config.width, (BLANK, PAD, MASK, BOS, EOS))
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(
-            DecoderLayer(config.width, config.heads, config.feed_forward, memory_width, config.dropout)
-            for _ in range(config.depth)
+        self.stack = DecoderStack(
+            config.depth, config.width, config.heads, config.feed_forward, memory_width, config.dropout
         )
         self.hear = nn.Linear(memory_width, config.width) if config.places == "time" else None
-        self.norm = nn.LayerNorm(config.width)
-        self.bias = nn.Parameter(torch.zeros(size))  # the output shares the embedding's weights
-        self.register_buffer("forbidden", forbid(size, (BLANK, PAD, MASK, BOS, EOS)), persistent=False)
 
     def prepare(self, encoded: Encoded) -> Memory:
-        in_time = encoded.ctc is not None and self.config.places == "time"
-        return self._memory(encoded, greedy(encoded.ctc).starts if in_time else None)
+        assert encoded.ctc is not None
+        return self._memory(encoded, greedy(encoded.ctc).starts if self.config.places == "time" else None)
 
     def _memory(self, encoded: Encoded, places: Tensor | None) -> Memory:
-        layers = cast("Iterable[DecoderLayer]", self.layers)
         states = encoded.states
-        _, length, width = states.data.shape
-        frames = torch.arange(length, device=states.data.device)
-        placed = states.data + sinusoids(frames, width).to(states.data.dtype)
-        projected = [layer.cross_attention.project(placed) for layer in layers]
-        keys, values = (tuple(part) for part in zip(*projected, strict=True))
+        keys, values = self.stack.project(states.data)
         heard = None
         if self.hear is not None:
             assert places is not None
             heard = at_places(self.hear(states.data), places)
-        return Memory(key_mask(states.lengths, length), keys, values, encoded.ctc, places, heard)
+        return Memory(key_mask(states.lengths, states.data.shape[1]), keys, values, encoded.ctc, places, heard)
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of every token, masked or not."""
-        width = self.config.width
         length = tokens.data.shape[1]
-        x = self.embedding(tokens.data) * math.sqrt(width)
+        x = self.tokens.embed(tokens.data)
         if memory.heard is not None:
             x = x + memory.heard
         # Rotary attention over equal tokens has equal outputs: those of an all-masked draft need a place of their own.
         places = torch.arange(length, device=x.device) if memory.places is None else memory.places
-        x = self.dropout(x + sinusoids(places, width).to(x.dtype))
-        positions = rotary(length, width // self.config.heads, x.device)
-        mask = key_mask(tokens.lengths, length)
-        for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
-            x = layer(x, positions, mask, keys, values, memory.mask)
-        return F.linear(self.norm(x), self.embedding.weight, self.bias) + self.forbidden
+        x = self.dropout(x + sinusoids(places, self.config.width).to(x.dtype))
+        logits: Tensor = self.tokens(
+            self.stack(x, key_mask(tokens.lengths, length), memory.keys, memory.values, memory.mask)
+        )
+        return logits
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
         """Cross-entropy at n ~ U{1..U} distinct masked positions of each target."""
@@ -124,14 +109,14 @@ class MaskCTC(Decoder):
         tokens = Padded(seen.masked_fill(hidden, MASK), target.lengths)
         logits = self(tokens, self._memory(encoded, places))[hidden].float()
         truth = target.data[hidden]
-        total = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.forbidden == 0)
+        total = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.tokens.allowed)
         correct = (logits.argmax(-1) == truth).sum()
         return Loss(total, target.lengths.sum(), {"masked": hidden.sum(), "masked_correct": correct})
 
     def _mishear(self, tokens: Tensor, posteriors: Tensor) -> Tensor:
         """tokens (B, U), some of them replaced by the likeliest of their `posteriors` (B, U, V), the blank aside."""
         chosen = torch.rand(tokens.shape).to(tokens.device) < self.config.errors
-        return torch.where(chosen & (tokens != PAD), (posteriors + self.forbidden).argmax(-1), tokens)
+        return torch.where(chosen & (tokens != PAD), (posteriors + self.tokens.forbidden).argmax(-1), tokens)
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
         draft = greedy_draft(memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -19,6 +20,36 @@ def forbid(size: int, ids: Iterable[int]) -> Tensor:
     bias = torch.zeros(size)
     bias[list(ids)] = NEVER
     return bias
+
+
+class TokenHead(nn.Module):
+    """A decoder's way in and out of the vocabulary, with the same weights (Press & Wolf 2017)."""
+
+    forbidden: Tensor
+
+    def __init__(self, size: int, width: int, forbidden: Iterable[int]) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(size, width)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.register_buffer("forbidden", forbid(size, forbidden), persistent=False)
+
+    @property
+    def allowed(self) -> Tensor:
+        """(V,) bool: the tokens that may come out."""
+        allowed: Tensor = self.forbidden == 0
+        return allowed
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """ids (R, U) -> (R, U, D)."""
+        width = self.embedding.embedding_dim
+        out: Tensor = self.embedding(tokens) * math.sqrt(width)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, U, D) -> logits (R, U, V)."""
+        logits: Tensor = F.linear(x, self.embedding.weight, self.bias) + self.forbidden
+        return logits
 
 
 class CTCHead(nn.Module):

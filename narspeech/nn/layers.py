@@ -1,6 +1,9 @@
-"""Feed-forward and decoder layers, pre-norm."""
+"""Feed-forward and decoder layers, pre-norm, and their stack."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import CrossAttention, SelfAttention
+from narspeech.nn.positions import rotary, sinusoids
 
 
 class FeedForward(nn.Module):
@@ -58,4 +62,38 @@ class DecoderLayer(nn.Module):
         x = x + self.dropout(self.self_attention(self.self_norm(x), positions, mask))
         x = x + self.dropout(self.cross_attention(self.cross_norm(x), keys, values, memory_mask))
         out: Tensor = x + self.dropout(self.feed_forward(self.feed_norm(x)))
+        return out
+
+
+class DecoderStack(nn.Module):
+    """Decoder layers and a last norm; what it attends to is projected once, by `project`."""
+
+    def __init__(self, depth: int, width: int, heads: int, hidden: int, memory_width: int, dropout: float) -> None:
+        super().__init__()
+        self.head_width = width // heads
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, hidden, memory_width, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def project(self, states: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """states (B, T, M) -> every layer's keys and values, each (B, H, T, D / H); the states' places are added."""
+        _, length, width = states.shape
+        frames = torch.arange(length, device=states.device)
+        placed = states + sinusoids(frames, width).to(states.dtype)
+        layers = cast("Iterable[DecoderLayer]", self.layers)
+        keys, values = zip(*(layer.cross_attention.project(placed) for layer in layers), strict=True)
+        return keys, values
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        memory_mask: Tensor,
+    ) -> Tensor:
+        """x (R, U, D), mask (R or 1, 1, 1 or U, U) what a token may see, memory_mask (R, 1, 1, T) -> (R, U, D)."""
+        positions = rotary(x.shape[1], self.head_width, x.device)
+        for layer, k, v in zip(self.layers, keys, values, strict=True):
+            x = layer(x, positions, mask, k, v, memory_mask)
+        out: Tensor = self.norm(x)
         return out

@@ -93,8 +93,8 @@ def test_no_special_token_comes_out(model: Model, options: DecodeOptions) -> Non
     # The worst case: a model that wants nothing but the forbidden ones.
     with torch.no_grad():
         model.ctc.output.bias[[PAD, MASK, BOS]] += 50
-        if hasattr(model.decoder, "bias"):
-            model.decoder.bias[[PAD, MASK, BOS]] += 50
+        if hasattr(model.decoder, "tokens"):
+            model.decoder.tokens.bias[[PAD, MASK, BOS]] += 50
     for hypothesis in model.decode(fakes.noise(LENGTHS), options):
         assert not {PAD, MASK, BOS} & set(hypothesis.tokens)
         assert len(hypothesis.tokens) == len(hypothesis.scores)

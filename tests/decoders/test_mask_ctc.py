@@ -29,7 +29,7 @@ def decoder(**settings: float) -> MaskCTC:
     config = MaskCTCConfig(depth=2, width=WIDTH, heads=2, feed_forward=32, dropout=0.0)
     model = MaskCTC(config, WIDTH, SIZE).eval()
     with torch.no_grad():
-        model.embedding.weight.mul_(3)  # confident, and of many minds
+        model.tokens.embedding.weight.mul_(3)  # confident, and of many minds
     for name, value in settings.items():
         torch.nn.init.constant_(getattr(model, name), value)
     return model
