@@ -210,7 +210,7 @@ def compare_row(model: Model, batch: Outcome, row: int, single: Outcome, options
     before, after = batch.draft.tokens.unpack()[row], single.draft.tokens.unpack()[0]
     decoder = 0.0
     if torch.equal(before, after):
-        decoder = furthest(batch.logits[row], single.logits[0], model.decoder.get_buffer("forbidden"))
+        decoder = furthest(batch.logits[row], single.logits[0], model.decoder.get_buffer("tokens.forbidden"))
         assert decoder < TOLERANCE, f"row {row}: decoder logits differ by {decoder}"
 
     def confidences(tokens: tuple[int, ...]) -> Tensor:

@@ -29,6 +29,8 @@ class FbankConfig:
     """rate in Hz; high_hz None is the Nyquist frequency; dither in 16-bit steps, in training only.
 
     normalise: "global" by the statistics that `Fbank.fit` gathers, "utterance" by each row's own, or "none".
+    floor: normalised features are raised to at least this many standard deviations, so that what a codec or a telephone
+    cut away looks like quiet and not like nothing ever heard; None for no bound.
     """
 
     kind: ClassVar[str] = "fbank"
@@ -40,6 +42,7 @@ class FbankConfig:
     high_hz: float | None = None
     dither: float = 0.0
     normalise: Literal["global", "utterance", "none"] = "global"
+    floor: float | None = None
     augment: SpecAugmentConfig | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +60,11 @@ class FbankConfig:
             )
         if self.normalise not in ("global", "utterance", "none"):
             raise ConfigError(f'expected normalise to be "global", "utterance" or "none", received {self.normalise!r}')
+        if self.floor is not None and (self.normalise == "none" or not self.floor < 0):
+            raise ConfigError(
+                f"expected a floor below 0 for normalised features, received {self.floor} with normalise "
+                f"{self.normalise!r}; -1.5 is usual"
+            )
 
     @property
     def window(self) -> int:
@@ -158,17 +166,19 @@ class Fbank(Frontend):
         return torch.cat(blocks, 1).clamp_(min=FLOOR).log_()
 
     def _normalised(self, features: Padded) -> Padded:
-        """Mean and variance normalisation as configured, with zeros beyond each row's length."""
+        """Mean and variance normalisation and floor as configured, with zeros beyond each row's length."""
         data, lengths = features
         if self.config.normalise == "none":
             return features.zeroed()
         if self.config.normalise == "global":
-            return Padded((data - self.mean).mul_(self.scale), lengths).zeroed()
-        count = lengths.clamp(min=1)[:, None, None]
-        mean = features.zeroed().data.sum(1, keepdim=True) / count
-        centred = Padded(data - mean, lengths).zeroed()
-        deviation = (centred.data.square().sum(1, keepdim=True) / count).sqrt()
-        return Padded(centred.data / deviation.clamp(min=STD_FLOOR), lengths)
+            data = (data - self.mean).mul_(self.scale)
+        else:
+            count = lengths.clamp(min=1)[:, None, None]
+            mean = features.zeroed().data.sum(1, keepdim=True) / count
+            data = Padded(data - mean, lengths).zeroed().data
+            deviation = (data.square().sum(1, keepdim=True) / count).sqrt()
+            data = data / deviation.clamp(min=STD_FLOOR)
+        return Padded(data if self.config.floor is None else data.clamp_(min=self.config.floor), lengths).zeroed()
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Padded]) -> None:

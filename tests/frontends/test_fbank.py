@@ -254,3 +254,24 @@ def test_cuda_agrees() -> None:
     assert features.data.dtype == torch.float32
     assert torch.equal(features.lengths.cpu(), expected.lengths)
     torch.testing.assert_close(features.data.cpu(), expected.data, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("normalise", ["global", "utterance"])
+def test_what_a_codec_cut_away_is_no_deeper_than_the_floor(normalise):
+    samples = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    spectrum = torch.fft.rfft(samples[1])
+    spectrum[6000:] = 0  # nothing above 6 kHz
+    source = Padded(torch.stack([samples[0], torch.fft.irfft(spectrum)]), torch.tensor([16000, 12000]))
+    plain, floored = (Fbank(FbankConfig(normalise=normalise, floor=floor)) for floor in (None, -1.5))
+    for frontend in (plain, floored):
+        frontend.fit([Padded(samples[:1], torch.tensor([16000]))])
+        frontend.eval()
+    before, after = plain(source), floored(source)
+    assert before.data.min() < -1.6
+    torch.testing.assert_close(after.data, Padded(before.data.clamp(min=-1.5), before.lengths).zeroed().data)
+
+
+@pytest.mark.parametrize("settings", [{"floor": 0.5}, {"floor": -1.5, "normalise": "none"}])
+def test_a_floor_must_lie_below_the_mean_of_normalised_features(settings):
+    with pytest.raises(ConfigError, match="expected a floor below 0 for normalised features"):
+        FbankConfig(**settings)
