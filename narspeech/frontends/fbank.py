@@ -18,7 +18,8 @@ from narspeech.frontends.base import Frontend
 FULL_SCALE = 32768.0  # Kaldi reads 16-bit samples as they are
 PRE_EMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps  # Kaldi's floor under a logarithm
-STD_FLOOR = 1e-3  # a feature that hardly moves is not blown up to unit variance
+# A feature that hardly moves is not blown up to unit variance: of digital silence that would be rounding alone.
+STD_FLOOR = 0.1
 # Frames computed at a time. A few megabytes stay in the processor's cache and in the allocator's reach: twice as fast
 # as one pass over a long batch. On an accelerator the bound only keeps hours of audio from filling the memory.
 CPU_BLOCK, DEVICE_BLOCK = 1024, 1 << 17
