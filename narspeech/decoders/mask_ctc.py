@@ -51,6 +51,8 @@ class MaskCTCConfig:
     errors: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.errors <= 1:
+            raise ConfigError(f"expected errors between 0 and 1, received {self.errors}: it is a share")
         if self.errors and self.places != "time":
             raise ConfigError(
                 f"expected errors of 0 where places are numbers, received {self.errors}: "
@@ -105,7 +107,8 @@ class MaskCTC(Decoder):
         if self.config.places == "time":
             assert encoded.ctc is not None
             places = token_starts(encoded.ctc, target)
-            seen = self._mishear(seen, at_places(encoded.ctc.data, places))
+            if self.config.errors > 0:
+                seen = self._mishear(seen, at_places(encoded.ctc.data, places))
         tokens = Padded(seen.masked_fill(hidden, MASK), target.lengths)
         logits = self(tokens, self._memory(encoded, places))[hidden].float()
         truth = target.data[hidden]

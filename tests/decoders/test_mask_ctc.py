@@ -270,6 +270,8 @@ def test_visible_tokens_are_what_ctc_hears(share: float, replaced: int, monkeypa
 def test_errors_need_places_in_time() -> None:
     with pytest.raises(ConfigError, match="expected errors of 0 where places are numbers"):
         MaskCTCConfig(errors=0.2)
+    with pytest.raises(ConfigError, match="expected errors between 0 and 1"):
+        MaskCTCConfig(places="time", errors=1.5)
 
 
 @pytest.mark.parametrize("options", [DecodeOptions(steps=3, threshold=1.0), DecodeOptions(threshold=0.7)])

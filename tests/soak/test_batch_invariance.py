@@ -36,7 +36,6 @@ def test_random_models() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not BUNDLED.is_dir(), reason="no bundled model here")
 def test_bundled_model() -> None:
     model = narspeech.load(BUNDLED)
     recordings = sorted((ROOT / "samples").glob("*.flac"))
