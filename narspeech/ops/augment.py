@@ -1,4 +1,4 @@
-"""Augmentation as pure functions: speed perturbation of samples, and the warp and masks of SpecAugment on features.
+"""Augmentation as pure functions: speed perturbation of samples; warps, cuts and SpecAugment's masks of features.
 
 Every draw is made on the CPU, a fixed number a row, and moved: the CPU and CUDA see the same masks, and what a row
 receives depends on its place in the batch and on its own length, never on its batch-mates.
@@ -57,6 +57,39 @@ def time_warp(features: Padded, window: int, generator: torch.Generator | None =
     left = flat.index_select(0, (offset + lower.long()).flatten()).view_as(data)
     right = flat.index_select(0, (offset + position.ceil().long()).flatten()).view_as(data)
     return Padded(torch.lerp(left, right, (position - lower)[..., None].to(data.dtype)), lengths)
+
+
+def frequency_warp(features: Padded, width: float, generator: torch.Generator | None = None) -> Padded:
+    """Stretch the feature axis of each row of (B, T, F) by its own factor in 1 - `width` ... 1 + `width`.
+
+    On a mel scale this moves the formants as another speaker's vocal tract would (Jaitly & Hinton 2013, VTLP). Band j
+    takes what stood at j times the factor, interpolated between bands; beyond the last band, that one.
+    """
+    if not 0 <= width < 1:
+        raise ConfigError(f"expected a frequency warp from 0 to below 1, received {width}; .1 is usual")
+    data, lengths = features
+    if width == 0:
+        return features
+    bands = torch.arange(data.shape[2], device=data.device, dtype=torch.float32)
+    factor = 1 + width * (2 * _draws(len(data), 1, features, generator) - 1)  # (B, 1)
+    source = (bands * factor).clamp(max=data.shape[2] - 1)
+    weights = (1 - (bands[:, None] - source[:, None]).abs()).clamp(min=0)  # (B, F source, F target)
+    return Padded(data @ weights.to(data.dtype), lengths)
+
+
+def band_limit(features: Padded, width: int, generator: torch.Generator | None = None) -> Padded:
+    """In every other row of (B, T, F), on average, the last 0 ... `width` bands fall to the row's least value.
+
+    That is what a codec or a telephone leaves of them; a frequency mask hides a band behind its mean instead.
+    """
+    data, lengths = features
+    if width == 0 or not data.numel():
+        return features
+    draws = _draws(len(data), 2, features, generator)
+    cut = _integers(draws[:, 0], torch.full_like(lengths, width + 1)) * (draws[:, 1] < 0.5)
+    gone = torch.arange(data.shape[2], device=data.device) >= data.shape[2] - cut[:, None]
+    least = data.masked_fill(~features.mask[..., None], float("inf")).amin((1, 2), keepdim=True)
+    return Padded(torch.where(gone[:, None] & features.mask[..., None], least, data), lengths)
 
 
 def frequency_masks(features: Padded, count: int, width: int, generator: torch.Generator | None = None) -> Padded:

@@ -77,7 +77,7 @@ def small_mask_ctc() -> Recipe:
     sources = (
         Source("librispeech", prepare, train=("train-clean-5", "train-clean-extra"), test=("dev-clean",)),
         Source("speechocean762", speechocean762, train=("train",)),
-        Source("synthetic", synthetic, train=("train",)),
+        Source("synthetic", synthetic, train=("train", "flite")),
     )
     return Recipe(sources, SMALL)
 

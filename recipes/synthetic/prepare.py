@@ -1,4 +1,4 @@
-"""Sentences read by espeak-ng: SYNTHETIC speech, for a demo's voice and for trying things end to end without a corpus.
+"""Sentences read by espeak-ng or flite: SYNTHETIC speech, for trying things end to end and for more text to train on.
 
 python recipes/synthetic/prepare.py --data TEXT --out DIR --parts train
 """
@@ -22,32 +22,34 @@ from narspeech.errors import ManifestError, NarspeechError
 
 LANGUAGES = ("en-us", "en-gb", "en-gb-scotland")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4")
-COUNTS = {"train": 400, "test": 100}
+FLITE_VOICES = ("awb", "rms", "slt", "kal16")  # three of them made from a person's recordings
+COUNTS = {"train": 400, "test": 100, "flite": 3600}
+PROGRAMS = {"train": "espeak-ng", "test": "espeak-ng", "flite": "flite"}
 TEXT = "text/english_books.txt.xz"
 
 
 class Reading(NamedTuple):
-    """A sentence and how it is read: espeak-ng's voice, words a minute and pitch (0..99)."""
+    """A sentence, whose voice reads it, and the command for that, to be followed by the sound's path and the text."""
 
     text: str
-    voice: str
-    speed: int
-    pitch: int
+    speaker: str
+    command: tuple[str, ...]
 
 
 def prepare(data: Path, out: Path, parts: Sequence[str] = ("train",), *, download: bool = False) -> dict[str, Path]:  # noqa: ARG001
     """Synthesise `out`/sound/<part>-<number>.wav and write `out`/<part>.jsonl; the same text gives the same corpus.
 
     data: a text file, plain or .xz, with a sentence a line, or the folder that holds text/english_books.txt.xz. Nothing
-    can be downloaded. Raises ManifestError where the text or espeak-ng is missing.
+    can be downloaded. Raises ManifestError where the text or the program that reads it is missing.
     """
-    if shutil.which("espeak-ng") is None:
-        raise ManifestError("expected the program espeak-ng, received none: install it (apt install espeak-ng)")
     sentences = read_sentences(data if data.is_file() else data / TEXT)
     manifests = {}
     for part in parts:
         if part not in COUNTS:
             raise ManifestError(f"expected parts among {', '.join(COUNTS)}, received {part!r}; correct --parts")
+        program = PROGRAMS[part]
+        if shutil.which(program) is None:
+            raise ManifestError(f"expected the program {program}, received none: install it (apt install {program})")
         names = [f"synthetic-{part}-{number:04d}" for number in range(COUNTS[part])]
         readings = draw(sentences, part)
         sounds = [out / "sound" / f"{name}.wav" for name in names]
@@ -55,7 +57,7 @@ def prepare(data: Path, out: Path, parts: Sequence[str] = ("train",), *, downloa
         with ThreadPoolExecutor() as pool:
             list(pool.map(speak, readings, sounds))
         utterances = [
-            Utterance(name, sound, reading.text, f"espeak-{reading.voice}")
+            Utterance(name, sound, reading.text, reading.speaker)
             for name, sound, reading in zip(names, sounds, readings, strict=True)
         ]
         manifests[part] = write_part(out / f"{part}.jsonl", utterances)
@@ -69,25 +71,34 @@ def read_sentences(path: Path) -> list[str]:
             sentences = [tidy(line) for line in file if 3 <= len(line.split()) <= 12]
     except OSError as error:
         raise ManifestError(f"expected a text with a sentence a line at {path}, received: {error}") from error
-    if len(sentences) < sum(COUNTS.values()):
-        raise ManifestError(f"expected {sum(COUNTS.values())} sentences in {path}, received {len(sentences)}")
     return sentences
 
 
 def draw(sentences: Sequence[str], part: str) -> list[Reading]:
     """Sentences of one part, no two parts sharing a line, and a voice for each."""
-    places = random.Random(0).sample(range(len(sentences)), sum(COUNTS.values()))
     start = sum(COUNTS[other] for other in list(COUNTS)[: list(COUNTS).index(part)])
+    end = start + COUNTS[part]
+    if len(sentences) < end:
+        raise ManifestError(f"expected a text with at least {end} lines of 3 to 12 words, received {len(sentences)}")
     chance = random.Random(part)
+    voice = flite if PROGRAMS[part] == "flite" else espeak
     return [
-        Reading(
-            sentences[place],
-            f"{chance.choice(LANGUAGES)}+{chance.choice(VARIANTS)}",
-            chance.randrange(130, 180),
-            chance.randrange(30, 70),
-        )
-        for place in places[start : start + COUNTS[part]]
+        Reading(sentences[place], *voice(chance))
+        for place in random.Random(0).sample(range(len(sentences)), end)[start:]
     ]
+
+
+def espeak(chance: random.Random) -> tuple[str, tuple[str, ...]]:
+    """A speaker and the command: any voice, words a minute and pitch (0..99)."""
+    voice = f"{chance.choice(LANGUAGES)}+{chance.choice(VARIANTS)}"
+    speed, pitch = chance.randrange(130, 180), chance.randrange(30, 70)
+    return f"espeak-{voice}", ("espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w")
+
+
+def flite(chance: random.Random) -> tuple[str, tuple[str, ...]]:
+    """A speaker and the command: any voice, a little faster or slower than it is."""
+    voice, stretch = chance.choice(FLITE_VOICES), chance.uniform(0.85, 1.15)
+    return f"flite-{voice}", ("flite", "-voice", voice, "--setf", f"duration_stretch={stretch:.3f}", "-o")
 
 
 def speak(reading: Reading, target: Path) -> None:
@@ -95,18 +106,18 @@ def speak(reading: Reading, target: Path) -> None:
     if target.exists():
         return
     partial = target.with_suffix(".part.wav")
-    command = ["espeak-ng", "-v", reading.voice, "-s", str(reading.speed), "-p", str(reading.pitch), "-w", str(partial)]
-    subprocess.run([*command, "--", reading.text], check=True, capture_output=True)
+    text = ("-t", reading.text) if reading.command[0] == "flite" else ("--", reading.text)
+    subprocess.run([*reading.command, str(partial), *text], check=True, capture_output=True)
     partial.replace(target)
 
 
 def main(data: Path, out: Path, parts: str = "train") -> None:
-    """Read sentences aloud with espeak-ng and write JSONL manifests.
+    """Read sentences aloud with espeak-ng or flite and write JSONL manifests.
 
     Args:
         data: a text with a sentence a line, plain or .xz, or the folder that holds text/english_books.txt.xz.
         out: folder for the sound and the manifests.
-        parts: names of parts, with commas between: train, test.
+        parts: names of parts, with commas between: train, test, flite.
     """
     for manifest in prepare(data, out, parts.split(",")).values():
         print(describe(manifest))

@@ -48,6 +48,13 @@ def test_views_share_the_warp_and_differ_in_the_masks() -> None:
         assert not torch.equal(one[kept], batch.data[row, :length][kept]), "no warp"
 
 
+def test_views_differ_in_frequency_warp_and_band_limit() -> None:
+    batch, plain = features(), {"warp": 0, "freq_masks": 0, "time_masks": 0}
+    for changes in ({"freq_warp": 0.1}, {"band_limit": 40}):
+        one, other = make(**plain, **changes, seed=1).views(batch).data.chunk(2)
+        assert not torch.equal(one, other)
+
+
 def test_views_widen_the_time_masks() -> None:
     batch = Padded(torch.ones(500, 100, 1), torch.full((500,), 100))
     changes = {"warp": 0, "freq_masks": 0, "time_masks": 1, "time_ratio": 0.08}
@@ -57,7 +64,17 @@ def test_views_widen_the_time_masks() -> None:
     assert (make(time_ratio=0.9).views(batch).data == 0).any(), "2.25 of the length would be refused"
 
 
-@pytest.mark.parametrize("changes", [{"warp": -1}, {"freq_width": -2}, {"time_ratio": 1.2}, {"time_ratio": -0.1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"warp": -1},
+        {"freq_width": -2},
+        {"freq_warp": 1.0},
+        {"band_limit": -1},
+        {"time_ratio": 1.2},
+        {"time_ratio": -0.1},
+    ],
+)
 def test_impossible_settings(changes: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         make(**changes)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from narspeech.batch import Padded
 from narspeech.errors import ConfigError
-from narspeech.ops.augment import frequency_masks, speed_perturb, time_masks, time_warp
+from narspeech.ops.augment import band_limit, frequency_masks, frequency_warp, speed_perturb, time_masks, time_warp
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -223,3 +223,57 @@ def test_cuda_sees_the_same_draws() -> None:
         assert torch.equal(masks(features).data, masks(on_device).data.cpu())
     warped = time_warp(on_device, 5, seeded(3)).data.cpu()
     torch.testing.assert_close(warped, time_warp(features, 5, seeded(3)).data, atol=1e-3, rtol=0)
+
+
+class TestFrequencyWarp:
+    def test_positions_match_a_plain_loop(self) -> None:
+        bands = torch.arange(20.0).square()
+        features = Padded(bands.repeat(3, 5, 1), torch.tensor([5, 2, 0]))
+        warped = frequency_warp(features, 0.3, seeded(1))
+        factors = 0.7 + 0.6 * torch.rand(3, 1, generator=seeded(1))[:, 0]
+        for row, factor in enumerate(factors.tolist()):
+            for band in range(20):
+                place = min(band * factor, 19.0)
+                left = int(place)
+                right = min(left + 1, 19)
+                expected = bands[left] + (place - left) * (bands[right] - bands[left])
+                torch.testing.assert_close(warped.data[row, :, band], expected.expand(5), rtol=1e-4, atol=1e-3)
+        assert torch.equal(warped.lengths, features.lengths)
+
+    def test_none_changes_nothing(self) -> None:
+        features = ramps([6])
+        assert frequency_warp(features, 0.0) is features
+
+    def test_a_row_does_not_depend_on_its_batch_mates(self) -> None:
+        features = Padded(torch.randn(3, 9, 8), torch.tensor([9, 4, 7]))
+        alone = frequency_warp(features.rows(torch.tensor([0])), 0.2, seeded(4)).data[0]
+        torch.testing.assert_close(frequency_warp(features, 0.2, seeded(4)).data[0], alone)
+
+    @pytest.mark.parametrize("width", [-0.1, 1.0, float("nan")])
+    def test_impossible_width(self, width: float) -> None:
+        with pytest.raises(ConfigError, match="frequency warp"):
+            frequency_warp(ramps([6]), width)
+
+
+class TestBandLimit:
+    def test_the_top_falls_to_the_least_value_in_half_of_the_rows(self) -> None:
+        lengths = torch.tensor([7, 3] * 300)
+        features = Padded(torch.randn(600, 9, 10, generator=seeded(0)), lengths)
+        limited = band_limit(features, 4, seeded(2))
+        widths = []
+        for row, length in enumerate(lengths.tolist()):
+            before, after = features.data[row], limited.data[row]
+            assert torch.equal(after[length:], before[length:]), "what is beyond the length was touched"
+            cut = int((after[:length] == before[:length].min()).all(0).sum())
+            assert torch.equal(after[:length, : 10 - cut], before[:length, : 10 - cut])
+            assert cut == 0 or bool((after[:length, 10 - cut :] == before[:length].min()).all())
+            widths.append(cut)
+        assert set(widths) == {0, 1, 2, 3, 4}
+        assert 0.5 < widths.count(0) / 600 < 0.7  # half of the rows, and a fifth of the others
+
+    def test_nothing_to_cut(self) -> None:
+        empty = Padded(torch.zeros(2, 0, 10), torch.tensor([0, 0]))
+        assert band_limit(empty, 4).data.shape == (2, 0, 10)
+        rows = Padded(torch.randn(1, 3, 4), torch.tensor([0]))
+        assert torch.equal(band_limit(rows, 4).data, rows.data)
+        assert band_limit(rows, 0) is rows
