@@ -80,12 +80,11 @@ def draw(sentences: Sequence[str], part: str) -> list[Reading]:
     end = start + COUNTS[part]
     if len(sentences) < end:
         raise ManifestError(f"expected a text with at least {end} lines of 3 to 12 words, received {len(sentences)}")
+    # As many for every part, because the sampler's draws depend on their number.
+    places = random.Random(0).sample(range(len(sentences)), min(sum(COUNTS.values()), len(sentences)))
     chance = random.Random(part)
     voice = flite if PROGRAMS[part] == "flite" else espeak
-    return [
-        Reading(sentences[place], *voice(chance))
-        for place in random.Random(0).sample(range(len(sentences)), end)[start:]
-    ]
+    return [Reading(sentences[place], *voice(chance)) for place in places[start:end]]
 
 
 def espeak(chance: random.Random) -> tuple[str, tuple[str, ...]]:
