@@ -47,6 +47,10 @@ class Padded(NamedTuple):
         """Every row n times in succession: (B, ...) -> (B * n, ...)."""
         return Padded(self.data.repeat_interleave(n, 0), self.lengths.repeat_interleave(n, 0))
 
+    def twice(self) -> Padded:
+        """Two copies one after the other: (B, ...) -> (2 B, ...), rows i and i + B alike."""
+        return Padded(torch.cat([self.data] * 2), torch.cat([self.lengths] * 2))
+
     def zeroed(self) -> Padded:
         """The same rows with zeros beyond their lengths, so that a convolution sees what a single row would see."""
         mask = self.mask.view(*self.data.shape[:2], *[1] * (self.data.dim() - 2))

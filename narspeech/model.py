@@ -12,16 +12,21 @@ from narspeech.batch import Batch, Encoded, Loss, Padded, TrainStep
 from narspeech.decoders.base import DecodeOptions, Decoder
 from narspeech.decoders.ctc import CTCDecoder, CTCDecoderConfig
 from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
+from narspeech.encoders.base import Encoder
 from narspeech.encoders.conformer import Conformer, ConformerConfig
+from narspeech.encoders.transformer import Transformer, TransformerConfig
+from narspeech.errors import ConfigError
+from narspeech.frontends.base import Frontend
 from narspeech.frontends.fbank import Fbank, FbankConfig
+from narspeech.frontends.text import TextConfig, TextEmbedding
 from narspeech.nn.heads import CTCHead
 from narspeech.ops.ctc import ctc_loss, guided_path, path_loss
 from narspeech.refine import decode
 from narspeech.result import Hypothesis
 from narspeech.tokenizer import Tokenizer
 
-FRONTENDS = {"fbank": Fbank}
-ENCODERS = {"conformer": Conformer}
+FRONTENDS = {"fbank": Fbank, "text": TextEmbedding}
+ENCODERS = {"conformer": Conformer, "transformer": Transformer}
 DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC}
 
 
@@ -44,12 +49,13 @@ class CTCConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """decoding: the settings that suit the trained model, used where a user gives none."""
+    """ctc: None for a model without a CTC head, as of text whose states are too few to spell the target; decoding: the
+    settings that suit the trained model, used where a user gives none."""
 
-    frontend: FbankConfig = field(default_factory=FbankConfig)
-    encoder: ConformerConfig = field(default_factory=ConformerConfig)
+    frontend: FbankConfig | TextConfig = field(default_factory=FbankConfig)
+    encoder: ConformerConfig | TransformerConfig = field(default_factory=ConformerConfig)
     decoder: CTCDecoderConfig | MaskCTCConfig = field(default_factory=MaskCTCConfig)
-    ctc: CTCConfig = field(default_factory=CTCConfig)
+    ctc: CTCConfig | None = field(default_factory=CTCConfig)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
 
 
@@ -76,24 +82,31 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
-        self.frontend = FRONTENDS[config.frontend.kind](config.frontend)
-        self.encoder = ENCODERS[config.encoder.kind](config.encoder, self.frontend.num_features)
-        self.ctc = CTCHead(self.encoder.width, tokenizer.size, condition=config.ctc.condition)
-        self.decoder: Decoder = DECODERS[config.decoder.kind](config.decoder, self.encoder.width, tokenizer.size)
+        self.frontend: Frontend = FRONTENDS[config.frontend.kind](config.frontend, tokenizer.size)
+        self.encoder: Encoder = ENCODERS[config.encoder.kind](config.encoder, self.frontend.num_features)
+        width, size, ctc = self.encoder.width, tokenizer.size, config.ctc
+        self.ctc = None if ctc is None else CTCHead(width, size, condition=ctc.condition)
+        self.decoder: Decoder = DECODERS[config.decoder.kind](config.decoder, width, size)
         self.greedy = CTCDecoder()
 
     @property
     def device(self) -> torch.device:
-        return self.ctc.output.weight.device
+        return self._weight.device
+
+    @property
+    def _weight(self) -> Tensor:
+        """Any weight of the layers, all of which share a device and a precision."""
+        return next(self.encoder.parameters())
 
     def encode(self, source: Padded, *, views: bool = False) -> Encoded:
         """source (B, N) samples -> states and CTC log-probabilities; 2 B rows where two `views` are asked for."""
         features = self.frontend(source, views=views)
         # Features are float32 whatever the weights are.
-        features = Padded(features.data.to(self.ctc.output.weight.dtype), features.lengths)
-        encoded: Encoded = self.encoder(features, self.ctc.feedback if self.config.ctc.condition else None)
+        features = Padded(features.data.to(self._weight.dtype), features.lengths)
+        head = self.ctc
+        encoded: Encoded = self.encoder(features, None if head is None or head.condition is None else head.feedback)
         states = encoded.states
-        return encoded._replace(ctc=Padded(self.ctc(states.data), states.lengths))
+        return encoded if head is None else encoded._replace(ctc=Padded(head(states.data), states.lengths))
 
     def forward(self, batch: Batch, step: TrainStep = TrainStep()) -> Loss:  # noqa: B008 - an immutable default
         """The training loss of a batch, summed over its target tokens.
@@ -101,6 +114,8 @@ class Model(nn.Module):
         Targets longer than their frames can spell count as `infeasible` and add nothing else to the CTC loss.
         """
         config = self.config.ctc
+        if config is None or self.ctc is None:
+            return self.decoder.loss(self.encode(batch.source), batch, step)
         views = config.consistency > 0 and self.training
         encoded = self.encode(batch.source, views=views)
         if views:
@@ -109,7 +124,7 @@ class Model(nn.Module):
             batch = batch._replace(ids=batch.ids * 2, target=batch.target.rows(both), guide=guide)
         assert encoded.ctc is not None
         losses, fits = ctc_loss(encoded.ctc, batch.target)
-        guidance = self._guidance(encoded, batch, step)
+        guidance = self._guidance(encoded, batch, step, config.guided)
         ctc = losses.sum()
         total = guidance.blend(ctc, encoded.ctc)
         parts = {"ctc": ctc.detach(), "infeasible": (~fits[: len(fits) // 2 if views else None]).sum()}
@@ -129,9 +144,8 @@ class Model(nn.Module):
             parts |= {"decoder": loss.total.detach(), **loss.parts}
         return Loss(total, batch.target.lengths.sum(), parts)
 
-    def _guidance(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Guidance:
+    def _guidance(self, encoded: Encoded, batch: Batch, step: TrainStep, guided: float) -> Guidance:
         """How much a given alignment counts at this moment of the training, and what it labels each frame."""
-        guided = self.config.ctc.guided
         share = max(0.0, 1 - step.progress / guided) if guided > 0 else 0.0
         if share == 0 or batch.guide is None:
             return Guidance(0.0, None)
@@ -142,7 +156,9 @@ class Model(nn.Module):
     def decode(
         self, source: Padded, options: DecodeOptions | None = None, decoder: Literal["ctc"] | None = None
     ) -> list[Hypothesis]:
-        """One hypothesis a row of source (B, N); decoder "ctc" reads the CTC head alone."""
+        """One hypothesis a row of source (B, N) or (B, L); decoder "ctc" reads the CTC head alone."""
+        if decoder == "ctc" and self.ctc is None:
+            raise ConfigError("expected a model with a CTC head to decode by CTC, received one without: drop decoder")
         with torch.inference_mode():
             encoded = self.encode(source)
         return decode(self.greedy if decoder == "ctc" else self.decoder, encoded, options or self.config.decoding)

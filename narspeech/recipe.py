@@ -268,7 +268,7 @@ class Run:
 
     def _guide(self, examples: Sequence[Example]) -> Starts | None:
         """When each character is spoken, by the model that the training starts from, if it is to be guided."""
-        if self.config.model.ctc.guided == 0:
+        if self.config.model.ctc is None or self.config.model.ctc.guided == 0:
             return None
         if self.init is None:
             raise ConfigError(

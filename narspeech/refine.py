@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import groupby
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,13 +17,17 @@ from narspeech.tokenizer import MASK, PAD
 
 @torch.inference_mode()
 def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[Hypothesis]:
-    """Decode a batch; the hypotheses stand in the order of its rows and do not depend on their batch-mates.
+    """Decode a batch; the hypotheses stand in the order of its rows and do not depend on their batch-mates. Where an
+    utterance has several rows, the best is its hypothesis and the others are that one's alternatives.
 
     A row leaves the batch once it is settled, or once a step changed nothing and no MASK is left ("unchanged" alone
     would stop a row whose masks are still to be filled). There is one host sync a step, to learn which rows go on.
     """
     memory = decoder.prepare(encoded)
     draft = decoder.draft(memory, options)
+    if len(draft.owner) > len(memory.mask):  # several candidates an utterance
+        memory = memory.rows(draft.owner)
+    whole = memory
     steps = torch.zeros_like(draft.owner)
     history = [draft]
     working, active = draft, (~decoder.settled(draft)).nonzero().squeeze(-1)
@@ -39,7 +46,9 @@ def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[H
         kept = going.nonzero().squeeze(-1)
         if len(kept) < len(active):
             working, memory, active = working.rows(kept), memory.rows(kept), active[kept]
-    return hypotheses(decoder.finish(draft, memory, options), steps, history if options.trace else [])
+    draft = decoder.finish(draft, whole, options)
+    order = ranked(draft.owner, decoder.rank(draft, whole, options))
+    return hypotheses(draft.rows(order), steps[order], [moment.rows(order) for moment in history if options.trace])
 
 
 def unchanged(before: Draft, after: Draft) -> Tensor:
@@ -69,11 +78,17 @@ def merge(draft: Draft, part: Draft, index: Tensor) -> Draft:
     return draft._replace(tokens=tokens, scores=draft.scores.index_copy(0, index, part.scores))
 
 
+def ranked(owner: Tensor, value: Tensor) -> Tensor:
+    """The order of rows by owner (R,), those of one owner by falling value (R,); equals keep their order."""
+    order = value.argsort(descending=True, stable=True)
+    return order[owner[order].argsort(stable=True)]
+
+
 def hypotheses(draft: Draft, steps: Tensor, history: list[Draft]) -> list[Hypothesis]:
-    """Everything moves to the host once, here."""
-    counts = steps.tolist()
+    """One for each owner, the rows of an owner standing together, the best first. Everything moves to the host here."""
+    counts, owners = steps.tolist(), draft.owner.tolist()
     moments = [rows(moment) for moment in history]
-    return [
+    found = [
         Hypothesis(
             tokens=final.tokens,
             scores=final.scores,
@@ -82,6 +97,8 @@ def hypotheses(draft: Draft, steps: Tensor, history: list[Draft]) -> list[Hypoth
         )
         for row, final in enumerate(rows(draft))
     ]
+    groups = [[found[row] for row in group] for _, group in groupby(range(len(owners)), owners.__getitem__)]
+    return [replace(best, alternatives=tuple(others)) if others else best for best, *others in groups]
 
 
 def rows(draft: Draft) -> list[Step]:

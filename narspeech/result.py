@@ -15,12 +15,14 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """A decoded token sequence; scores are log-probabilities, one a token; steps counts the refinements it took."""
+    """A decoded token sequence; scores are log-probabilities, one a token; steps counts the refinements it took;
+    alternatives: the other candidates or beams, best first."""
 
     tokens: tuple[int, ...]
     scores: tuple[float, ...]
     steps: int = 0
     trace: tuple[Step, ...] = ()
+    alternatives: tuple[Hypothesis, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

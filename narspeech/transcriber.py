@@ -18,7 +18,7 @@ from narspeech.batch import Padded
 from narspeech.checkpoint import load
 from narspeech.data.audio import Audio, AudioSource, load_audio
 from narspeech.decoders.base import DecodeOptions
-from narspeech.errors import AudioError, NarspeechError
+from narspeech.errors import AudioError, ConfigError, NarspeechError
 from narspeech.model import Model
 from narspeech.result import Hypothesis, Transcript, Word
 from narspeech.tokenizer import Tokenizer
@@ -44,6 +44,8 @@ class Transcriber:
             self.device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self.model = load(BUNDLED if model is None else model, device=self.device)
         self.rate = self.model.config.frontend.rate
+        if not self.rate:
+            raise ConfigError("expected a model that hears sound, received one that reads text: translate with it")
 
     def options(
         self, *, steps: int | None = None, threshold: float | None = None, trace: bool = False

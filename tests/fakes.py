@@ -1,6 +1,7 @@
 """Tiny stand-ins that every test may use: a tokenizer, models of one or two layers, sung sentences, batches.
 
-A sentence is sung: every letter has a pitch of its own. That is speech enough for a tiny model to learn in seconds.
+A sentence is sung: every letter has a pitch of its own. That is speech enough for a tiny model to learn in seconds. On
+the text side it is in cipher: every letter stands for another.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import soundfile
@@ -19,9 +20,11 @@ from torch import Tensor
 
 from narspeech.batch import Batch, Padded
 from narspeech.encoders.conformer import ConformerConfig
+from narspeech.encoders.transformer import TransformerConfig
 from narspeech.frontends.fbank import FbankConfig
+from narspeech.frontends.text import TextConfig
 from narspeech.model import CTCConfig, Model, ModelConfig
-from narspeech.tokenizer import PAD, CharacterTokenizer
+from narspeech.tokenizer import NUM_SPECIAL, PAD, CharacterTokenizer
 
 RATE = 8000
 LETTERS = "abcd "
@@ -31,6 +34,9 @@ SENTENCES = ("abad", "cab", "da da", "a", "bad cab", "dab", "cc", "ab dc")
 TINY = {"depth": 2, "width": 16, "heads": 2, "feed_forward": 32, "dropout": 0.0, "label_smoothing": 0.0}
 
 
+Side = Literal["speech", "text"]
+
+
 class Moment(NamedTuple):
     """One refinement step of one row, as a naive reference sees it."""
 
@@ -38,7 +44,7 @@ class Moment(NamedTuple):
     scores: list[float]
 
 
-def model_config(kind: str = "mask_ctc", **settings: Any) -> ModelConfig:
+def model_config(kind: str = "mask_ctc", side: Side = "speech", **settings: Any) -> ModelConfig:
     """A tiny model around a decoder of that kind; settings replace fields of the ModelConfig."""
     classes = get_args(get_type_hints(ModelConfig)["decoder"])
     chosen = next(cls for cls in classes if cls.kind == kind)
@@ -51,16 +57,21 @@ def model_config(kind: str = "mask_ctc", **settings: Any) -> ModelConfig:
         decoder=chosen(**{name: value for name, value in TINY.items() if name in names}),
         ctc=CTCConfig(weight=0.5, intermediate=0.0),
     )
+    if side == "text":
+        encoder = TransformerConfig(depth=2, width=16, heads=2, feed_forward=32, dropout=0.0, upsample=3)
+        config = replace(config, frontend=TextConfig(width=16), encoder=encoder)
     return replace(config, **settings)
 
 
-def tiny_model(kind: str = "mask_ctc", *, seed: int = 0, varied: bool = True, **settings: Any) -> Model:
+def tiny_model(
+    kind: str = "mask_ctc", side: Side = "speech", *, seed: int = 0, varied: bool = True, **settings: Any
+) -> Model:
     """A model with random weights in evaluation mode; a `varied` one hears many letters in noise, else hardly any."""
     torch.manual_seed(seed)
-    model = Model(model_config(kind, **settings), TOKENIZER).eval()
-    if varied:
+    model = Model(model_config(kind, side, **settings), TOKENIZER).eval()
+    if varied and model.ctc is not None:
         with torch.no_grad():
-            states = model.encode(noise([RATE])).states.data.flatten(0, 1)
+            states = model.encode(noise([RATE]) if side == "speech" else nonsense([200])).states.data.flatten(0, 1)
             deviation = states.std(0)
             model.ctc.output.weight.div_(0.2 * deviation)
             model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(0))
@@ -77,11 +88,19 @@ def sing(text: str, *, seconds: float = 0.12, seed: int = 0) -> Tensor:
     return samples + 1e-3 * torch.randn(len(samples), generator=torch.Generator().manual_seed(seed))
 
 
-def batch(sentences: Sequence[str] = SENTENCES) -> Batch:
-    """Sung sentences with their tokens."""
-    source = Padded.pack([sing(text, seed=number) for number, text in enumerate(sentences)])
-    target = Padded.pack([torch.tensor(TOKENIZER.encode(text)) for text in sentences], PAD)
-    return Batch(tuple(sentences), source, Padded(target.data.long(), target.lengths))
+def cipher(text: str) -> list[int]:
+    """Tokens in which every letter stands for the one before it in the alphabet."""
+    return [NUM_SPECIAL + (LETTERS.index(letter) + 1) % len(LETTERS) for letter in text]
+
+
+def batch(sentences: Sequence[str] = SENTENCES, side: Side = "speech") -> Batch:
+    """Sung sentences, or sentences in cipher, with their tokens."""
+    target = Padded.pack([torch.tensor(TOKENIZER.encode(text)).long() for text in sentences], PAD)
+    if side == "speech":
+        source = Padded.pack([sing(text, seed=number) for number, text in enumerate(sentences)])
+    else:
+        source = Padded.pack([torch.tensor(cipher(text)).long() for text in sentences], PAD)
+    return Batch(tuple(sentences), source, target)
 
 
 def noise(lengths: Sequence[int], seed: int = 0) -> Padded:
@@ -89,6 +108,13 @@ def noise(lengths: Sequence[int], seed: int = 0) -> Padded:
     generator = torch.Generator().manual_seed(seed)
     source = Padded(torch.randn(len(lengths), max(lengths), generator=generator), torch.tensor(lengths))
     return Padded(source.data.where(source.mask, 100 * source.data), source.lengths)
+
+
+def nonsense(lengths: Sequence[int], seed: int = 0) -> Padded:
+    """Random letters (B, L), beyond the lengths too."""
+    generator = torch.Generator().manual_seed(seed)
+    letters = torch.randint(len(LETTERS), (len(lengths), max(lengths)), generator=generator)
+    return Padded(NUM_SPECIAL + letters, torch.tensor(lengths))
 
 
 def write_wav(path: Path, samples: Tensor | np.ndarray[Any, Any], rate: int = RATE) -> Path:

@@ -124,6 +124,11 @@ def test_settings_reach_the_decoder(model: Model, files: list[Path]) -> None:
     assert model.config.decoding == DecodeOptions(steps=2, threshold=0.9)
 
 
+def test_a_model_of_text_hears_nothing() -> None:
+    with pytest.raises(ConfigError, match="hears sound"):
+        Transcriber(fakes.tiny_model("ctc", "text"))
+
+
 def test_wrong_settings_are_told(model: Model, files: list[Path]) -> None:
     for settings, error in (
         ({"steps": -1}, ConfigError),

@@ -14,16 +14,22 @@ from narspeech.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
-    """steps: refinement budget K; threshold: tokens less confident than this are refined, every one at 1; trace: keep
-    every step. Raises ConfigError."""
+    """steps: refinement budget K; threshold: tokens less confident than this are refined, every one at 1; candidates:
+    hypotheses that are refined side by side, such as lengths, fertilities or samples; beam: hypotheses that a search
+    keeps; trace: keep every step. A family reads what it knows of. Raises ConfigError."""
 
     steps: int = 10
     threshold: float = 0.99
+    candidates: int = 1
+    beam: int = 1
     trace: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise ConfigError(f"expected steps of 0 or more, received {self.steps}: 0 keeps the draft, 10 is usual")
+        for name in ("candidates", "beam"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} of 1 or more, received {getattr(self, name)}; 5 is usual")
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"expected a threshold between 0 and 1, received {self.threshold}: 1 refines every token")
 
@@ -31,12 +37,14 @@ class DecodeOptions:
 class Memory(NamedTuple):
     """All that decoding reads of the encoder, computed once an utterance; never changed.
 
-    mask: (R, 1, 1, T) real frames; keys and values: a layer's cross-attention, each (R, H, T, D / H); ctc: (R, T, V);
-    places: (R, U) where the tokens of a draft of fixed length stand, in frames or by their number; heard: (R, U, D)
-    what is added to each of them for the sound at its place.
+    mask: (R, 1, 1, T) real frames; states: (R, T, D) of the encoder; inputs: what it read; keys and values: a layer's
+    cross-attention, each (R, H, T, D / H); ctc: (R, T, V); places: (R, U) where the tokens of a draft of fixed length
+    stand, in frames or by their number; heard: (R, U, D) what is added to each of them for the sound at its place.
     """
 
     mask: Tensor
+    states: Padded
+    inputs: Padded
     keys: tuple[Tensor, ...] = ()
     values: tuple[Tensor, ...] = ()
     ctc: Padded | None = None
@@ -44,10 +52,11 @@ class Memory(NamedTuple):
     heard: Tensor | None = None
 
     def rows(self, index: Tensor) -> Memory:
+        states, inputs = self.states.rows(index), self.inputs.rows(index)
         ctc = None if self.ctc is None else self.ctc.rows(index)
         keys, values = (tuple(x[index] for x in part) for part in (self.keys, self.values))
         places, heard = (None if x is None else x[index] for x in (self.places, self.heard))
-        return Memory(self.mask[index], keys, values, ctc, places, heard)
+        return Memory(self.mask[index], states, inputs, keys, values, ctc, places, heard)
 
 
 class Decoder(nn.Module):
@@ -60,7 +69,7 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
-        """The first hypotheses, rows in the order of the memory."""
+        """The first hypotheses: owners 0, 1, ... are the rows of the memory, in order, each with one row or more."""
         raise NotImplementedError
 
     def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
@@ -72,5 +81,16 @@ class Decoder(nn.Module):
         return torch.zeros_like(draft.owner, dtype=torch.bool)
 
     def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
-        """One row for each owner, in order."""
+        """The same rows in the form in which they come out: without end marks, collapsed."""
         return draft
+
+    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:  # noqa: ARG002
+        """(R,) how good a finished row is beside the others of its owner: the mean log-probability a token."""
+        return (draft.scores * draft.tokens.mask).sum(-1) / draft.tokens.lengths.clamp(min=1)
+
+    def score(self, tokens: Padded, memory: Memory) -> Tensor:  # noqa: ARG002
+        """(R,) log-probability of whole given hypotheses (R, U); rows of both correspond. To rescore another model's
+        hypotheses, and to distil. Raises ConfigError where a family gives none."""
+        raise ConfigError(
+            f"expected a decoder that scores a given text, received {type(self).__name__}: take an autoregressive one"
+        )

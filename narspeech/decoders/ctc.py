@@ -35,7 +35,7 @@ class CTCDecoder(Decoder):
     def prepare(self, encoded: Encoded) -> Memory:
         if encoded.ctc is None:
             raise ValueError("expected a model with a CTC head to decode with CTC, received one without")
-        return Memory(encoded.states.mask[:, None, None], ctc=encoded.ctc)
+        return Memory(encoded.states.mask[:, None, None], encoded.states, encoded.inputs, ctc=encoded.ctc)
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
         assert encoded.ctc is not None

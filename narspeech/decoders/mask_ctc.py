@@ -82,7 +82,8 @@ class MaskCTC(Decoder):
         if self.hear is not None:
             assert places is not None
             heard = at_places(self.hear(states.data), places)
-        return Memory(key_mask(states.lengths, states.data.shape[1]), keys, values, encoded.ctc, places, heard)
+        mask = key_mask(states.lengths, states.data.shape[1])
+        return Memory(mask, states, encoded.inputs, keys, values, encoded.ctc, places, heard)
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of every token, masked or not."""

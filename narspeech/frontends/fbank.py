@@ -93,7 +93,7 @@ class Fbank(Frontend):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, config: FbankConfig) -> None:
+    def __init__(self, config: FbankConfig, size: int = 0) -> None:  # noqa: ARG002 - size: of a vocabulary, for text
         super().__init__()
         self.config = config
         self.num_features = config.num_mels
@@ -114,9 +114,7 @@ class Fbank(Frontend):
         features = self._normalised(self._unmasked(source))
         if self.augment is not None:
             return self.augment.views(features) if views else self.augment(features)
-        if views:
-            return Padded(torch.cat([features.data] * 2), torch.cat([features.lengths] * 2))
-        return features
+        return features.twice() if views else features
 
     def log_mel(self, source: Padded) -> Padded:
         """Features before normalisation, zero beyond each row's length. T is at least 1, so that layers can follow."""

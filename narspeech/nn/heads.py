@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from narspeech.batch import Padded
+from narspeech.nn.positions import sinusoids
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
 # Low enough that no softmax ever picks it, finite so that 0 * log p stays 0 in divergences.
@@ -50,6 +52,38 @@ class TokenHead(nn.Module):
         """(R, U, D) -> logits (R, U, V)."""
         logits: Tensor = F.linear(x, self.embedding.weight, self.bias) + self.forbidden
         return logits
+
+
+class LengthHead(nn.Module):
+    """States (B, T, D) -> log-probabilities (B, longest + 1) of the number of tokens that they stand for.
+
+    A classifier over the mean of the states and their number (Ghazvininejad et al. 2019, section 3.2, use a token of
+    its own). Longer targets count as `longest`. Without a state there is no token.
+    """
+
+    def __init__(self, width: int, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+        self.hidden, self.output = nn.Linear(width, width), nn.Linear(width, longest + 1)
+
+    def forward(self, states: Padded) -> Tensor:
+        count = states.lengths[:, None]
+        mean = states.zeroed().data.sum(1) / count.clamp(min=1)
+        logits = self.output(
+            F.silu(self.hidden(mean + sinusoids(states.lengths, mean.shape[1]).to(mean.dtype)))
+        ).float()
+        nothing = (count == 0) & (torch.arange(self.longest + 1, device=count.device) > 0)
+        logits = logits + NEVER * nothing
+        return F.log_softmax(logits, -1)
+
+    def loss(self, states: Padded, lengths: Tensor) -> Tensor:
+        """() the sum over utterances of the negative log-likelihood of `lengths` (B,)."""
+        return F.nll_loss(self(states), lengths.clamp(max=self.longest), reduction="sum")
+
+    def likeliest(self, states: Padded, count: int) -> Tensor:
+        """(B, count) the likeliest lengths, best first, at most longest + 1 of them; 0 throughout without a state."""
+        best: Tensor = self(states).topk(min(count, self.longest + 1)).indices
+        return best * (states.lengths > 0)[:, None]
 
 
 class CTCHead(nn.Module):

@@ -1,8 +1,12 @@
-"""What every decoder of the table keeps to. A new line in DECODERS is tested here without a new line in this file."""
+"""What every decoder of the table keeps to, over a conformer that hears sound and over a Transformer that reads text.
+
+A new line in DECODERS is tested here without a new line in this file.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -15,7 +19,8 @@ from narspeech.result import Hypothesis
 from narspeech.tokenizer import BOS, MASK, PAD
 from tests import fakes
 
-LENGTHS = (8000, 2100, 5003, 0, 150, 8000, 799, 3200)  # samples; two of them give no frame
+# Samples, or letters; two rows give no frame.
+LENGTHS = {"speech": (8000, 2100, 5003, 0, 150, 8000, 799, 3200), "text": (12, 3, 8, 0, 0, 12, 1, 5)}
 OPTIONS = (DecodeOptions(steps=0), DecodeOptions(steps=3, threshold=1.0), DecodeOptions(steps=10, threshold=0.7))
 
 
@@ -24,9 +29,18 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=list(LENGTHS))
+def side(request: pytest.FixtureRequest) -> fakes.Side:
+    return cast("fakes.Side", request.param)
+
+
 @pytest.fixture
-def model(kind: str) -> Model:
-    return fakes.tiny_model(kind)
+def model(kind: str, side: fakes.Side) -> Model:
+    return fakes.tiny_model(kind, side)
+
+
+def babble(side: fakes.Side) -> Padded:
+    return fakes.noise(LENGTHS[side]) if side == "speech" else fakes.nonsense(LENGTHS[side])
 
 
 def close(found: Hypothesis, expected: Hypothesis) -> None:
@@ -42,9 +56,9 @@ def test_the_table_names_kinds(kind: str) -> None:
     assert isinstance(fakes.tiny_model(kind).decoder, DECODERS[kind])
 
 
-def test_loss_is_finite_and_reaches_every_parameter(kind: str) -> None:
-    model = fakes.tiny_model(kind).train()
-    loss = model(fakes.batch(), TrainStep(progress=0.5))
+def test_loss_is_finite_and_reaches_every_parameter(model: Model, side: fakes.Side) -> None:
+    model.train()
+    loss = model(fakes.batch(side=side), TrainStep(progress=0.5))
     assert torch.isfinite(loss.total)
     assert loss.total > 0
     assert loss.count == sum(len(text) for text in fakes.SENTENCES)
@@ -58,8 +72,8 @@ def test_loss_is_finite_and_reaches_every_parameter(kind: str) -> None:
     assert bad == []
 
 
-def test_empty_targets_cost_no_nan(model: Model) -> None:
-    batch = fakes.batch(["ab", "ba"])
+def test_empty_targets_cost_no_nan(model: Model, side: fakes.Side) -> None:
+    batch = fakes.batch(["ab", "ba"], side)
     for lengths in ([0, 2], [0, 0]):
         target = Padded(batch.target.data[:, : max(lengths)], torch.tensor(lengths))
         loss = model(batch._replace(target=target))
@@ -70,50 +84,48 @@ def test_empty_targets_cost_no_nan(model: Model) -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_batched_is_single_whatever_the_padding(model: Model, options: DecodeOptions) -> None:
-    source = fakes.noise(LENGTHS)
+def test_batched_is_single_whatever_the_padding(model: Model, side: fakes.Side, options: DecodeOptions) -> None:
+    source = babble(side)
     batched = model.decode(source, options)
     assert len({hypothesis.tokens for hypothesis in batched}) > 4  # else there is nothing to confuse
     assert batched[3].tokens == batched[4].tokens == ()
     order = torch.tensor([4, 0, 7, 2, 1, 3, 6, 5])
     for place, found in zip(order.tolist(), model.decode(source.rows(order), options), strict=True):
         close(found, batched[place])
-    for row, length in zip(range(len(LENGTHS)), source.lengths, strict=True):
-        samples = source.data[row, :length]
-        for extra in (0, 1234):
-            padding = 50 * torch.randn(extra)
-            close(
-                model.decode(Padded.pack([torch.cat([samples, padding])])._replace(lengths=length[None]), options)[0],
-                batched[row],
-            )
+    for row, length in enumerate(source.lengths):
+        own = source.data[row, :length]
+        for padding in (own[:0], 50 * torch.randn(1234) if side == "speech" else fakes.nonsense([17], seed=1).data[0]):
+            padded = Padded(torch.cat([own, padding])[None], length[None])
+            close(model.decode(padded, options)[0], batched[row])
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_no_special_token_comes_out(model: Model, options: DecodeOptions) -> None:
+def test_no_special_token_comes_out(model: Model, side: fakes.Side, options: DecodeOptions) -> None:
     # The worst case: a model that wants nothing but the forbidden ones.
     with torch.no_grad():
+        assert model.ctc is not None
         model.ctc.output.bias[[PAD, MASK, BOS]] += 50
         if hasattr(model.decoder, "tokens"):
             model.decoder.tokens.bias[[PAD, MASK, BOS]] += 50
-    for hypothesis in model.decode(fakes.noise(LENGTHS), options):
+    for hypothesis in model.decode(babble(side), options):
         assert not {PAD, MASK, BOS} & set(hypothesis.tokens)
         assert len(hypothesis.tokens) == len(hypothesis.scores)
         assert all(score <= 0 for score in hypothesis.scores)
         assert hypothesis.steps <= options.steps
 
 
-def test_save_and_load(kind: str, model: Model, tmp_path: Path) -> None:
+def test_save_and_load(kind: str, model: Model, side: fakes.Side, tmp_path: Path) -> None:
     checkpoint.save(tmp_path, model)
     again = checkpoint.load(tmp_path)
     assert again.config == model.config
     assert type(again.decoder) is type(model.decoder) is DECODERS[kind]
-    source = fakes.noise(LENGTHS)
+    source = babble(side)
     assert again.decode(source) == model.decode(source)
 
 
-def test_decoding_changes_nothing(model: Model) -> None:
+def test_decoding_changes_nothing(model: Model, side: fakes.Side) -> None:
     before = {name: x.clone() for name, x in model.state_dict().items()}
-    source = fakes.noise(LENGTHS)
+    source = babble(side)
     data = source.data.clone()
     first, second = model.decode(source), model.decode(source)
     assert first == second
@@ -121,9 +133,9 @@ def test_decoding_changes_nothing(model: Model) -> None:
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
 
 
-def test_overfits_eight_examples(kind: str) -> None:
-    model = fakes.tiny_model(kind, varied=False)
-    batch = fakes.batch()
+def test_overfits_eight_examples(kind: str, side: fakes.Side) -> None:
+    model = fakes.tiny_model(kind, side, varied=False)
+    batch = fakes.batch(side=side)
     losses = fakes.train(model, batch, updates=160)
     assert losses[-1] < 0.2 * losses[0]
     texts = [model.tokenizer.decode(hypothesis.tokens) for hypothesis in model.decode(batch.source)]

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narspeech.nn.heads import NEVER, CTCHead, forbid
+from narspeech.batch import Padded
+from narspeech.nn.heads import NEVER, CTCHead, LengthHead, forbid
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
 INSIDE = (PAD, MASK, BOS, EOS)
@@ -57,3 +58,27 @@ def test_feedback_is_a_map_of_the_posteriors() -> None:
 def test_the_forbidden_list_is_no_weight(condition: bool) -> None:
     names = {"output.weight", "output.bias"} | ({"condition.weight", "condition.bias"} if condition else set())
     assert set(CTCHead(4, 9, condition=condition).state_dict()) == names
+
+
+class TestLengthHead:
+    def test_a_distribution_that_does_not_depend_on_padding(self) -> None:
+        torch.manual_seed(0)
+        head, rows = LengthHead(8, 20), [torch.randn(5, 8), torch.randn(2, 8)]
+        batch = Padded.pack(rows, 7.0)
+        found = head(batch)
+        torch.testing.assert_close(found.exp().sum(-1), torch.ones(2))
+        for row, alone in enumerate(rows):
+            torch.testing.assert_close(head(Padded.pack([alone]))[0], found[row])
+
+    def test_the_loss_is_that_of_the_clamped_lengths(self) -> None:
+        head, states = LengthHead(8, 20), Padded.pack([torch.randn(5, 8), torch.randn(2, 8)])
+        found = head.loss(states, torch.tensor([3, 99]))
+        torch.testing.assert_close(found, -(head(states)[0, 3] + head(states)[1, 20]))
+
+    def test_the_likeliest_come_first_and_nothing_has_no_token(self) -> None:
+        head, states = LengthHead(8, 20), Padded(torch.randn(2, 5, 8), torch.tensor([5, 0]))
+        found, log_probs = head.likeliest(states, 4), head(states)
+        assert found[0].tolist() == log_probs[0].topk(4).indices.tolist()
+        assert found[1].tolist() == [0, 0, 0, 0]
+        assert float(log_probs[1, 0]) > -1e-6
+        assert head.likeliest(states, 99).shape == (2, 21)
