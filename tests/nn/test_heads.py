@@ -80,5 +80,5 @@ class TestLengthHead:
         found, log_probs = head.likeliest(states, 4), head(states)
         assert found[0].tolist() == log_probs[0].topk(4).indices.tolist()
         assert found[1].tolist() == [0, 0, 0, 0]
-        assert float(log_probs[1, 0]) > -1e-6
+        assert log_probs[1, 0] > -1e-6
         assert head.likeliest(states, 99).shape == (2, 21)
