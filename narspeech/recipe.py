@@ -176,7 +176,7 @@ class Run:
                 for chosen in by_length(examples, DECODED_TOGETHER):
                     transcripts = transcriber(
                         [
-                            Audio(recordings[0, i].samples.numpy(), transcriber.rate, examples[i].duration)
+                            Audio(recordings[0, i].source.numpy(), transcriber.rate, examples[i].duration)
                             for i in chosen
                         ],
                         transcriber.options(steps=steps),

@@ -26,13 +26,13 @@ class TextEncoder(Protocol):
 
 
 class Item(NamedTuple):
-    """One example: samples (N,) float32 in about -1..1, tokens (U,) int64, and the second (U,) at which each token
-    starts, where that is known."""
+    """One example: source (N,) samples, float32 in about -1..1, or (L,) token ids; tokens (U,) int64; guide: what is
+    known of each token, such as the second (U,) at which it starts, or of each source token, such as its fertility."""
 
     id: str
-    samples: Tensor
+    source: Tensor
     tokens: Tensor
-    starts: Tensor | None = None
+    guide: Tensor | None = None
 
 
 class SpeechDataset(torch.utils.data.Dataset[Item]):
@@ -116,11 +116,11 @@ class SpeechDataset(torch.utils.data.Dataset[Item]):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Items as a batch: source (B, N) and guide (B, U) padded with zeros, target (B, U) padded with PAD."""
-    starts = [item.starts for item in items if item.starts is not None]
+    """Items as a batch: source (B, N) or (B, L) and guide padded with zeros, target (B, U) padded with PAD."""
+    guides = [item.guide for item in items if item.guide is not None]
     return Batch(
         tuple(item.id for item in items),
-        Padded.pack([item.samples for item in items]),
+        Padded.pack([item.source for item in items]),
         Padded.pack([item.tokens for item in items], PAD),
-        Padded.pack(starts) if len(starts) == len(items) else None,
+        Padded.pack(guides) if len(guides) == len(items) else None,
     )

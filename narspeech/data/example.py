@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,25 +46,32 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Example]:
     the file and line, on anything malformed and on an id that occurs twice.
     """
     path = Path(path)
+    folder = path.absolute().parent
+    return [_parse(fields, where, folder) for where, fields in read_objects(path, _FIELDS, required=_REQUIRED)]
+
+
+def read_objects(
+    path: Path, known: Mapping[str, str], *, required: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of a JSONL manifest that has the `required` and only `known` fields (name: what it holds), and where
+    it stands; its id occurs once. Raises ManifestError."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"expected a readable UTF-8 manifest at {path}, received: {error}") from error
-    folder = path.absolute().parent
-    examples: list[Example] = []
-    first_seen: dict[str, int] = {}
+    first_seen: dict[object, int] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        example = _parse(line, f"{path}, line {number}", folder)
-        if example.id in first_seen:
+        where = f"{path}, line {number}"
+        fields = _object(line, where, known, required)
+        yield where, fields  # the reader has checked the values when it asks for the next
+        if fields["id"] in first_seen:
             raise ManifestError(
-                f"{path}, line {number}: expected every id once, received {example.id!r} again "
-                f"(first on line {first_seen[example.id]}); rename or remove one of them"
+                f"{where}: expected every id once, received {fields['id']!r} again "
+                f"(first on line {first_seen[fields['id']]}); rename or remove one of them"
             )
-        first_seen[example.id] = number
-        examples.append(example)
-    return examples
+        first_seen[fields["id"]] = number
 
 
 def write_manifest(path: str | os.PathLike[str], examples: Iterable[Example]) -> None:
@@ -88,26 +95,29 @@ def write_manifest(path: str | os.PathLike[str], examples: Iterable[Example]) ->
     write_atomic(path, "".join(lines).encode())
 
 
-def _parse(line: str, where: str, folder: Path) -> Example:
+def _object(line: str, where: str, known: Mapping[str, str], required: Sequence[str]) -> dict[str, Any]:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{where}: expected one JSON object, received {_shorten(line)} ({error})") from error
+        raise ManifestError(f"{where}: expected one JSON object, received {shorten(line)} ({error})") from error
     if not isinstance(fields, dict):
-        raise ManifestError(f"{where}: expected one JSON object, received {_shorten(line)}")
-    for name in _REQUIRED:
+        raise ManifestError(f"{where}: expected one JSON object, received {shorten(line)}")
+    for name in required:
         if name not in fields:
-            raise ManifestError(
-                f"{where}: expected the field {name!r} ({_FIELDS[name]}), received only {sorted(fields)}"
-            )
-    for name, value in fields.items():
-        if name not in _FIELDS:
+            raise ManifestError(f"{where}: expected the field {name!r} ({known[name]}), received only {sorted(fields)}")
+    for name in fields:
+        if name not in known:
             # An ignored misspelling ("strat") would quietly train on the wrong part of a recording.
             raise ManifestError(
-                f"{where}: expected only the fields {list(_FIELDS)}, received {name!r}; remove or rename it"
+                f"{where}: expected only the fields {list(known)}, received {name!r}; remove or rename it"
             )
+    return fields
+
+
+def _parse(fields: dict[str, Any], where: str, folder: Path) -> Example:
+    for name, value in fields.items():
         if not _valid(name, value):
-            raise ManifestError(f"{where}: expected {name!r} to be {_FIELDS[name]}, received {_shorten(repr(value))}")
+            raise ManifestError(f"{where}: expected {name!r} to be {_FIELDS[name]}, received {shorten(repr(value))}")
     return Example(
         id=fields["id"],
         audio=str(folder / fields["audio"]),
@@ -131,5 +141,6 @@ def _valid(name: str, value: Any) -> bool:
     return math.isfinite(seconds) and (seconds > 0 if name == "duration" else seconds >= 0)
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """What an error shows of a text."""
     return text if len(text) <= 80 else text[:77] + "..."

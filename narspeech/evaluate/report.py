@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.errors import ConfigError, ManifestError, NarspeechError
+from narspeech.evaluate import bleu
 from narspeech.evaluate.error_rate import (
     Bootstrap,
     ErrorRate,
@@ -20,9 +21,8 @@ from narspeech.evaluate.error_rate import (
     paired_bootstrap,
     word_errors,
 )
+from narspeech.evaluate.texts import check_ids, read_lines, read_texts
 from narspeech.files import write_atomic
-
-_NAMED_AT_MOST = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,53 +74,6 @@ class Scores:
         )
 
 
-def read_texts(path: Path, *, failed_as_empty: bool = False) -> dict[str, str]:
-    """The texts of a file by utterance id, in the order of the file.
-
-    Two forms, told apart by the first line that is not blank: lines of `id text` (Kaldi's text, LibriSpeech's
-    .trans.txt; the text may be empty), or JSON objects with `id` and `text` (a manifest, or what
-    `narspeech transcribe --format jsonl` writes). An object with an `error` is an utterance that could not be
-    transcribed: refused, or with `failed_as_empty` read as the empty text, so that each of its words counts as deleted.
-
-    Raises ManifestError if the file cannot be read, is empty or malformed, or has an id twice.
-    """
-    try:
-        # utf-8-sig drops the mark that some editors put first. Only \n ends a line: splitlines would cut at U+2028 too.
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"expected a readable UTF-8 file of texts at {path}, received: {error}") from error
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
-        raise ManifestError(
-            f"expected lines of `id text` or JSON objects in {path}, received none: is it the right file?"
-        )
-    is_json = numbered[0][1].lstrip().startswith("{")
-    texts: dict[str, str] = {}
-    repeated: list[str] = []
-    failed: list[str] = []
-    for number, line in numbered:
-        if is_json:
-            name, text = _from_json(line, f"{path}, line {number}")
-        else:
-            name, *rest = line.split(maxsplit=1)
-            text = rest[0] if rest else ""
-        if name in texts:
-            repeated.append(name)
-        if text is None:
-            failed.append(name)
-        texts[name] = (text or "").strip()
-    if repeated:
-        raise ManifestError(
-            f"expected every id once in {path}, received again {_some(repeated)}: remove the repetitions"
-        )
-    if failed and not failed_as_empty:
-        raise ManifestError(
-            f"expected a text for every utterance in {path}, received an error for {_some(failed)}: "
-            "transcribe them again, or score them as empty (--failed-as-empty)"
-        )
-    return texts
-
-
 def score(references: Mapping[str, str], hypotheses: Mapping[str, str], *, normalise: Normalisation = "none") -> Scores:
     """The corpus scores of texts joined by id. Raises ManifestError if an id is on one side only."""
     return total(score_each(references, hypotheses, normalise=normalise))
@@ -130,15 +83,7 @@ def score_each(
     references: Mapping[str, str], hypotheses: Mapping[str, str], *, normalise: Normalisation = "none"
 ) -> list[UtteranceScore]:
     """The scores of each utterance, in the order of the references. ManifestError if an id is on one side only."""
-    lacking = [name for name in references if name not in hypotheses]
-    unknown = [name for name in hypotheses if name not in references]
-    if lacking or unknown:
-        parts = [f"no hypothesis for {_some(lacking)}"] if lacking else []
-        parts += [f"no reference for {_some(unknown)}"] if unknown else []
-        raise ManifestError(
-            f"expected the same ids on both sides, received {' and '.join(parts)}: "
-            "score a whole set against its own references"
-        )
+    check_ids(references, hypotheses)
     scores = []
     for name in references:
         reference, hypothesis = normalised(references[name], normalise), normalised(hypotheses[name], normalise)
@@ -180,7 +125,8 @@ def sample_lines(reference: str, hypothesis: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Word and character error rates of hypotheses against references, over the whole corpus, joined by id.
+    """Score hypotheses against references over a whole corpus, joined by id: word and character error rates of
+    transcripts, BLEU and chrF of translations.
 
     Every file holds lines of `id text`, or JSON objects with id and text (a manifest, or the output of
     `narspeech transcribe --format jsonl`). Exit codes: 0 scored, 2 usage or bad input.
@@ -191,13 +137,18 @@ class EvaluateOptions:
     hyp: Path
     """The hypotheses to score."""
     versus: Path | None = None
-    """Hypotheses of another system: adds its scores and a paired bootstrap of the difference in WER."""
-    normalise: Normalisation = "basic"
-    """basic: NFKC, lower case, no punctuation but apostrophes inside words; none: texts are compared as they are."""
+    """Hypotheses of another system: adds its scores and a paired bootstrap of the difference."""
+    metric: str = "wer"
+    """What to compute, with commas between: wer (and CER), bleu, chrf (both by sacrebleu)."""
+    lines: bool = False
+    """Files hold a text a line and nothing else, as `narspeech translate` writes: line n belongs to line n."""
+    normalise: Normalisation | None = None
+    """basic: NFKC, lower case, no punctuation but apostrophes inside words; none: texts are compared as they are. By
+    default basic for wer, and none for bleu and chrf."""
     format: Literal["text", "json"] = "text"
-    """A table in per cent for people, or one JSON object with rates as fractions."""
+    """A table in per cent for people, or one JSON object with error rates as fractions, BLEU and chrF as points."""
     per_utterance: Path | None = None
-    """Also write the scores of each utterance there, one JSON object a line."""
+    """Also write the errors of each utterance there, one JSON object a line."""
     failed_as_empty: bool = False
     """Score an utterance that has an error in place of a text as empty; else it is refused."""
     samples: int = 10_000
@@ -224,27 +175,45 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+class Report(NamedTuple):
+    """What is found, for machines and for people."""
+
+    result: dict[str, Any]
+    text: str
+
+
 def evaluate(options: EvaluateOptions) -> str:
     """Read, score and write what the options say; returns the report. Raises NarspeechError, and OSError on writing."""
+    metrics = _metrics(options)
     _check_output(options)
-    references = read_texts(options.ref)
-    each = _score_file(references, options.hyp, options)
-    scores, rival_scores, bootstrap = total(each), None, None
-    if options.versus is not None:
-        rival = _score_file(references, options.versus, options)
-        texts = ([one.reference for one in each], [one.hypothesis for one in each], [one.hypothesis for one in rival])
-        rival_scores, bootstrap = total(rival), paired_bootstrap(*texts, samples=options.samples, seed=options.seed)
-    if options.per_utterance is not None:
-        lines = (json.dumps(one.to_dict(), ensure_ascii=False) + "\n" for one in each)
-        # A lone surrogate, which JSON can carry but UTF-8 cannot, becomes the \udXXX that JSON writes for it.
-        write_atomic(options.per_utterance, "".join(lines).encode("utf-8", errors="backslashreplace"))
-    report = _json if options.format == "json" else _text
-    return report(options, scores, rival_scores, bootstrap)
+    references, hypotheses = _read(options.ref, options), _read(options.hyp, options)
+    rival = None if options.versus is None else _read(options.versus, options)
+    reports = []
+    if "wer" in metrics:
+        reports.append(_error_rates(options, references, hypotheses, rival))
+    translation = [metric for metric in bleu.METRICS if metric in metrics]
+    if translation:
+        reports.append(_translation(options, translation, references, hypotheses, rival))
+    if options.format == "json":
+        return json.dumps({name: value for report in reports for name, value in report.result.items()})
+    return "\n\n".join(report.text for report in reports)
 
 
-def _score_file(references: Mapping[str, str], path: Path, options: EvaluateOptions) -> list[UtteranceScore]:
-    hypotheses = read_texts(path, failed_as_empty=options.failed_as_empty)
-    return score_each(references, hypotheses, normalise=options.normalise)
+def _metrics(options: EvaluateOptions) -> list[str]:
+    metrics = [name.strip() for name in options.metric.split(",")]
+    known = ("wer", *bleu.METRICS)
+    unknown = [name for name in metrics if name not in known]
+    if unknown:
+        raise ConfigError(f"expected metrics among {', '.join(known)}, received {', '.join(map(repr, unknown))}")
+    if options.per_utterance is not None and "wer" not in metrics:
+        raise ConfigError(
+            f"expected the metric wer with --per-utterance, received {options.metric}: BLEU is a corpus's, not a text's"
+        )
+    return metrics
+
+
+def _read(path: Path, options: EvaluateOptions) -> dict[str, str]:
+    return read_lines(path) if options.lines else read_texts(path, failed_as_empty=options.failed_as_empty)
 
 
 def _check_output(options: EvaluateOptions) -> None:
@@ -257,48 +226,69 @@ def _check_output(options: EvaluateOptions) -> None:
         raise ManifestError(f"expected a file name in a folder that exists, received {path}: make the folder first")
 
 
-def _json(options: EvaluateOptions, scores: Scores, rival: Scores | None, bootstrap: Bootstrap | None) -> str:
-    result = {"normalise": options.normalise, **scores.to_dict()}
-    if rival is not None and bootstrap is not None:
-        result["versus"] = rival.to_dict()
+def _error_rates(
+    options: EvaluateOptions,
+    references: Mapping[str, str],
+    hypotheses: Mapping[str, str],
+    rival: Mapping[str, str] | None,
+) -> Report:
+    how = options.normalise or "basic"
+    each = score_each(references, hypotheses, normalise=how)
+    scores = total(each)
+    result = {"normalise": how, **scores.to_dict()}
+    lines = [f"{options.hyp} against {options.ref} (normalise: {how})", scores.table()]
+    if rival is not None:
+        others = score_each(references, rival, normalise=how)
+        rival_scores = total(others)
+        texts = ([one.reference for one in each], [one.hypothesis for one in each], [one.hypothesis for one in others])
+        bootstrap = paired_bootstrap(*texts, samples=options.samples, seed=options.seed)
+        result["versus"] = rival_scores.to_dict()
         result["bootstrap"] = {**bootstrap.to_dict(), "unit": "word", "samples": options.samples, "seed": options.seed}
-    return json.dumps(result)
-
-
-def _text(options: EvaluateOptions, scores: Scores, rival: Scores | None, bootstrap: Bootstrap | None) -> str:
-    parts = [f"{options.hyp} against {options.ref} (normalise: {options.normalise})", scores.table()]
-    if rival is not None and bootstrap is not None:
-        delta, low, high = (100 * value for value in (bootstrap.delta, bootstrap.low, bootstrap.high))
-        parts += [
+        lines += [
             f"\nversus {options.versus}",
-            rival.table(),
-            f"\nWER difference {delta:+.2f} points (below 0: the first is better), "
-            f"95 % interval [{low:+.2f}, {high:+.2f}], p = {bootstrap.p:.4f}\n"
+            rival_scores.table(),
+            f"\nWER difference {_difference(bootstrap, 'below', 100)}",
             f"paired bootstrap over utterances, {options.samples} samples, seed {options.seed}",
         ]
-    return "\n".join(parts)
+    if options.per_utterance is not None:
+        records = (json.dumps(one.to_dict(), ensure_ascii=False) + "\n" for one in each)
+        # A lone surrogate, which JSON can carry but UTF-8 cannot, becomes the \udXXX that JSON writes for it.
+        write_atomic(options.per_utterance, "".join(records).encode("utf-8", errors="backslashreplace"))
+    return Report(result, "\n".join(lines))
 
 
-def _from_json(line: str, where: str) -> tuple[str, str | None]:
-    """The id and text of one JSON object; no text if it carries an error."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"expected one JSON object at {where}, received something else: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not record["id"]:
-        raise ManifestError(
-            f"expected a JSON object with a non-empty string as id at {where}, received {line.strip()[:80]}"
-        )
-    if record.get("error") is not None:
-        return record["id"], None
-    if not isinstance(record.get("text"), str):
-        raise ManifestError(
-            f"expected a string as text at {where}, received {record.get('text')!r}: is it a file of texts?"
-        )
-    return record["id"], record["text"]
+def _translation(
+    options: EvaluateOptions,
+    metrics: Sequence[bleu.Metric],
+    references: Mapping[str, str],
+    hypotheses: Mapping[str, str],
+    rival: Mapping[str, str] | None,
+) -> Report:
+    how = options.normalise or "none"
+    systems = [hypotheses] if rival is None else [hypotheses, rival]
+    for system in systems:
+        check_ids(references, system)
+    truth = [normalised(text, how) for text in references.values()]
+    texts = [[normalised(system[name], how) for name in references] for system in systems]
+    scores = [bleu.score_translations(truth, system, metrics) for system in texts]
+    result: dict[str, Any] = {"utterances": len(truth)}
+    lines = [f"{options.hyp} against {options.ref} (normalise: {how})", bleu.table(scores[0])]
+    if rival is not None:
+        lines += [f"\nversus {options.versus}", bleu.table(scores[1]), ""]
+    for metric in metrics:
+        result[metric] = {"normalise": how, **scores[0][metric].to_dict()}
+        if rival is not None:
+            bootstrap = bleu.paired_bootstrap(truth, *texts, metric, samples=options.samples, seed=options.seed)
+            result[metric] |= {"versus": scores[1][metric].score, "bootstrap": bootstrap.to_dict()}
+            lines.append(f"{bleu.NAMES[metric]} difference {_difference(bootstrap, 'above', 1)}")
+    if rival is not None:
+        lines.append(f"paired bootstrap over sentences, {options.samples} samples, seed {options.seed}")
+    return Report(result, "\n".join(lines))
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED_AT_MOST])
-    rest = f", ... ({len(names)} in all)" if len(names) > _NAMED_AT_MOST else f" ({len(names)})"
-    return shown + rest
+def _difference(bootstrap: Bootstrap, better: str, scale: float) -> str:
+    delta, low, high = (scale * value for value in (bootstrap.delta, bootstrap.low, bootstrap.high))
+    return (
+        f"{delta:+.2f} points ({better} 0: the first is better), "
+        f"95 % interval [{low:+.2f}, {high:+.2f}], p = {bootstrap.p:.4f}"
+    )

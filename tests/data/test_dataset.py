@@ -44,18 +44,18 @@ def test_items(examples: list[Example]) -> None:
     item = dataset[(0, 2)]
     expected, _ = soundfile.read(examples[2].audio, dtype="float32")
     assert item.id == "u2"
-    np.testing.assert_array_equal(item.samples.numpy(), expected)
+    np.testing.assert_array_equal(item.source.numpy(), expected)
     assert item.tokens.tolist() == [6 + ord("a"), 6 + ord("b")]
-    assert (item.samples.dtype, item.tokens.dtype) == (torch.float32, torch.int64)
+    assert (item.source.dtype, item.tokens.dtype) == (torch.float32, torch.int64)
     whole, _ = soundfile.read(examples[4].audio, dtype="float32")
-    np.testing.assert_array_equal(dataset[(0, 4)].samples.numpy(), whole[8000:24000])
+    np.testing.assert_array_equal(dataset[(0, 4)].source.numpy(), whole[8000:24000])
 
 
 def test_cache_gives_the_same_items(examples: list[Example], tmp_path: Path) -> None:
     plain = SpeechDataset(examples, Letters(), speeds=(0.9, 1.0, 1.1))
     cached = SpeechDataset(examples, Letters(), speeds=(0.9, 1.0, 1.1), cache=tmp_path / "cache")
     for index in range(5):
-        assert torch.equal(plain[(1, index)].samples, cached[(1, index)].samples)
+        assert torch.equal(plain[(1, index)].source, cached[(1, index)].source)
 
 
 def test_speed_is_a_plan() -> None:
@@ -81,7 +81,7 @@ def test_durations_are_those_of_the_items(examples: list[Example]) -> None:
     dataset = SpeechDataset(examples, Letters(), speeds=(0.9, 1.1))
     for epoch in range(3):
         for index, seconds in enumerate(dataset.durations(epoch)):
-            assert abs(len(dataset[(epoch, index)].samples) / RATE - seconds) < 2 / RATE
+            assert abs(len(dataset[(epoch, index)].source) / RATE - seconds) < 2 / RATE
 
 
 @pytest.mark.parametrize("speeds", [(), (0.0,), (1.0, float("nan"))])
@@ -100,7 +100,7 @@ def test_collate(examples: list[Example]) -> None:
     assert batch.target.lengths.tolist() == [0, 3]
     assert batch.target.data.dtype == torch.int64
     assert batch.target.data[0].tolist() == [PAD] * 3
-    assert torch.equal(batch.source.unpack()[1], items[1].samples)
+    assert torch.equal(batch.source.unpack()[1], items[1].source)
 
 
 def test_unreadable_sound_names_the_file(examples: list[Example]) -> None:
@@ -114,4 +114,4 @@ def test_a_copy_in_another_process_maps_the_cache_itself(examples: list[Example]
     pickled = pickle.dumps(dataset)
     # Far smaller than the samples (about 180 kB), which stay in their file.
     assert len(pickled) < 5000
-    assert torch.equal(pickle.loads(pickled)[(0, 2)].samples, dataset[(0, 2)].samples)
+    assert torch.equal(pickle.loads(pickled)[(0, 2)].source, dataset[(0, 2)].source)

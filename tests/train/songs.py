@@ -38,7 +38,7 @@ class Songs:
         return Item(f"song-{index}", samples, torch.tensor(TOKENIZER.encode(self.texts[index])))
 
     def durations(self, epoch: int) -> list[float]:
-        return [len(self[epoch, index].samples) / RATE for index in range(len(self))]
+        return [len(self[epoch, index].source) / RATE for index in range(len(self))]
 
 
 def config(**settings: object) -> TrainConfig:

@@ -36,7 +36,7 @@ def test_every_character_starts_where_its_token_does(tmp_path, monkeypatch):
         return encoded._replace(ctc=Padded(sure, torch.full((len(rows),), 24)))
 
     def by_sound(source):
-        lengths = {len(data[0, index].samples): text for index, text in enumerate(TEXTS)}
+        lengths = {len(data[0, index].source): text for index, text in enumerate(TEXTS)}
         return [lengths[length] for length in source.lengths.tolist()]
 
     monkeypatch.setattr(model, "encode", encode)

@@ -98,7 +98,7 @@ def test_targets_longer_than_their_frames_are_counted_and_reported(tmp_path, cap
     class Hasty(Songs):
         def __getitem__(self, key):
             item = spell(self, key)
-            return item._replace(samples=item.samples[:1600]) if key[1] == 3 else item
+            return item._replace(source=item.source[:1600]) if key[1] == 3 else item
 
     data.__class__ = Hasty
     run = Trainer(new_model(), config(), data, tmp_path, score)
