@@ -75,12 +75,17 @@ def test_intermediate_losses(condition: bool) -> None:
     assert found["total"] == pytest.approx(0.6 * last + 0.4 * found["intermediate"], rel=1e-4)
 
 
-def test_self_conditioning_changes_the_last_layer() -> None:
+def test_self_conditioning_starts_as_nothing_and_changes_the_last_layer() -> None:
     plain = fakes.tiny_model(encoder=TAPPED, ctc=CTCConfig(condition=False), varied=False)
     conditioned = fakes.tiny_model(encoder=TAPPED, ctc=CTCConfig(condition=True), varied=False)
     conditioned.load_state_dict(plain.state_dict(), strict=False)
     source = fakes.noise([4000])
-    one, other = plain.encode(source), conditioned.encode(source)
+    one = plain.encode(source)
+    assert torch.equal(one.states.data, conditioned.encode(source).states.data)
+    assert conditioned.ctc is not None
+    assert conditioned.ctc.condition is not None
+    torch.nn.init.normal_(conditioned.ctc.condition.weight)
+    other = conditioned.encode(source)
     torch.testing.assert_close(one.taps[0], other.taps[0])  # before the first feedback
     assert (one.states.data - other.states.data).abs().max() > 1e-2
 

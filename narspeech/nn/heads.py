@@ -99,6 +99,9 @@ class CTCHead(nn.Module):
         super().__init__()
         self.output = nn.Linear(width, size)
         self.condition = nn.Linear(size, width) if condition else None
+        if self.condition is not None:  # an encoder that was trained without it starts as it was
+            nn.init.zeros_(self.condition.weight)
+            nn.init.zeros_(self.condition.bias)
         self.register_buffer("forbidden", forbid(size, (PAD, MASK, BOS, EOS)), persistent=False)
 
     def forward(self, states: Tensor) -> Tensor:
