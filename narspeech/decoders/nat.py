@@ -1,0 +1,238 @@
+"""Translation and recognition in a single pass: the decoder reads a copy of the source (Gu et al. 2018).
+
+Trained by glancing (Qian et al. 2021, GLAT), and if wanted with deep supervision and layer-wise prediction (Huang et
+al. 2022, DSLP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
+from narspeech.decoders.base import DecodeOptions, Decoder, Memory
+from narspeech.decoders.mask_ctc import at_places
+from narspeech.errors import ConfigError
+from narspeech.nn.attention import key_mask
+from narspeech.nn.heads import LengthHead, TokenHead
+from narspeech.nn.layers import DecoderStack
+from narspeech.nn.positions import rotary, sinusoids
+from narspeech.ops.copying import (
+    even_fertilities,
+    fertile_copy,
+    mean_fertilities,
+    sampled_fertilities,
+    uniform_copy,
+)
+from narspeech.ops.cross_entropy import smoothed_cross_entropy
+from narspeech.ops.glancing import annealed, glance
+from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+
+# Fertilities 0..49, as published; larger ones are copied as often as given, but learnt as 49.
+FERTILITIES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class NATConfig:
+    """copy: how the encoder's states become the decoder's input.
+
+    "uniform": token u reads state round(u T / U), U being one of the likeliest lengths (`DecodeOptions.candidates`);
+    "fertility": every state is read as often as its fertility says, which a head learns from `Batch.guide`, numbers
+    (B, T) that sum to the target's length. A row whose guide is missing or does not fit the states, as where there
+    are several a source token, learns fertilities spread evenly.
+
+    longest: the most tokens that come out; length_weight: of the loss of the lengths or fertilities; glancing: the
+    share of the first pass's errors that is revealed, at the beginning and the end of the training, None without;
+    dslp: predict at every layer and feed the predictions onward; mixing: the share of these that training replaces
+    by the target's tokens.
+    """
+
+    kind: ClassVar[str] = "nat"
+    depth: int = 6
+    width: int = 256
+    heads: int = 4
+    feed_forward: int = 1024
+    dropout: float = 0.1
+    label_smoothing: float = 0.1
+    copy: Literal["uniform", "fertility"] = "uniform"
+    longest: int = 256
+    length_weight: float = 1.0
+    glancing: tuple[float, float] | None = (0.5, 0.3)
+    dslp: bool = False
+    mixing: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.longest < 1:
+            raise ConfigError(f"expected longest of 1 or more tokens, received {self.longest}; 256 is usual")
+        if not 0 <= self.mixing <= 1:
+            raise ConfigError(f"expected mixing between 0 and 1, received {self.mixing}: it is a share")
+        if self.glancing is not None and not all(0 <= ratio <= 1 for ratio in self.glancing):
+            raise ConfigError(f"expected ratios of glancing between 0 and 1, received {self.glancing}; .5,.3 is usual")
+
+
+class Plan(NamedTuple):
+    """lengths (R,) of the hypotheses of each owner (R,); copied (R, U) the state that each token reads."""
+
+    lengths: Tensor
+    owner: Tensor
+    copied: Tensor
+
+
+class NAT(Decoder):
+    def __init__(self, config: NATConfig, memory_width: int, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = TokenHead(size, config.width, (BLANK, PAD, MASK, BOS, EOS))
+        self.copy = nn.Linear(memory_width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.stack = DecoderStack(
+            config.depth, config.width, config.heads, config.feed_forward, memory_width, config.dropout
+        )
+        self.onward = nn.ModuleList(
+            nn.Linear(2 * config.width, config.width) for _ in range(config.depth - 1 if config.dslp else 0)
+        )
+        fertile = config.copy == "fertility"
+        self.fertility = fertility_head(memory_width) if fertile else None
+        self.length = None if fertile else LengthHead(memory_width, config.longest)
+
+    def prepare(self, encoded: Encoded) -> Memory:
+        states = encoded.states
+        keys, values = self.stack.project(states.data)
+        return Memory(key_mask(states.lengths, states.data.shape[1]), states, encoded.inputs, keys, values)
+
+    def forward(self, inputs: Padded, memory: Memory) -> Tensor:
+        """Logits (R, U, V) of copied states (R, U, D)."""
+        for logits in self.predictions(inputs, memory):
+            last = logits  # the others are not kept
+        return last
+
+    def predictions(
+        self, inputs: Padded, memory: Memory, gold: Tensor | None = None, mixed: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Logits (R, U, V) of every layer that predicts, the last layer's last; without `dslp` there are no others.
+
+        A layer's likeliest tokens are embedded, and a linear map of them and of the state is added to it for the next
+        layer (Huang et al. 2022, eq. 5); where `mixed` (depth - 1, R, U) is True, gold (R, U) stands for them.
+        """
+        width = inputs.data.shape[1]
+        places = torch.arange(width, device=inputs.data.device)
+        # Copies of one state need places of their own: rotary attention gives equal outputs for equal inputs.
+        x = self.dropout(inputs.data + sinusoids(places, self.config.width).to(inputs.data.dtype))
+        positions, mask = rotary(width, self.stack.head_width, x.device), key_mask(inputs.lengths, width)
+        for number, layer in enumerate(self.stack.layers):
+            x = layer(x, positions, mask, memory.keys[number], memory.values[number], memory.mask)
+            if number < len(self.onward):
+                hidden = self.stack.norm(x)
+                logits = self.tokens(hidden)
+                yield logits
+                tokens = logits.argmax(-1)
+                if gold is not None and mixed is not None:
+                    tokens = torch.where(mixed[number], gold, tokens)
+                x = x + self.onward[number](torch.cat([hidden, self.tokens.embed(tokens)], -1))
+        yield self.tokens(self.stack.norm(x))
+
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
+        """Cross-entropy where nothing was revealed, the mean of the layers that predict, and the lengths' loss."""
+        config, states = self.config, encoded.states
+        # Attention needs at least one place, though all texts be empty.
+        room = int(not batch.target.data.shape[1])
+        target = Padded(F.pad(batch.target.data, (0, room), value=PAD), batch.target.lengths)
+        extent, copied, parts = self._layout(states, target, batch.guide)
+        memory, inputs = self.prepare(encoded), at_places(self.copy(states.data), copied)
+        shown, mixed = torch.zeros_like(target.mask), None
+        if self.training and config.dslp:
+            mixed = (torch.rand(len(self.onward), *shown.shape) < config.mixing).to(shown.device)
+        if config.glancing is not None:
+            ratio = annealed(*config.glancing, step.progress)
+            shown = glance(target, ratio, lambda: self(Padded(inputs, target.lengths), memory).argmax(-1))
+            inputs = torch.where(shown[..., None], self.tokens.embed(target.data).to(inputs.dtype), inputs)
+        hidden = target.mask & ~shown
+        truth, losses = target.data[hidden], []
+        for logits in self.predictions(Padded(inputs, target.lengths), memory, target.data, mixed):
+            found = logits[hidden].float()
+            losses.append(smoothed_cross_entropy(found, truth, config.label_smoothing, self.tokens.allowed))
+        correct = (found.argmax(-1) == truth).sum()
+        total = torch.stack(losses).mean() + config.length_weight * extent
+        return Loss(total, target.lengths.sum(), {**parts, "hidden": hidden.sum(), "hidden_correct": correct})
+
+    def _layout(self, states: Padded, target: Padded, guide: Padded | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The loss of lengths or fertilities, the state (B, U) that each token copies, and what to report."""
+        width = target.data.shape[1]
+        if self.length is not None:
+            loss = self.length.loss(states, target.lengths)
+            return loss, uniform_copy(states.lengths, target.lengths, width), {"length": loss.detach()}
+        assert self.fertility is not None
+        fertilities, given = gold_fertilities(states, target.lengths, guide)
+        logits = self.fertility(states.data)[states.mask].float()
+        loss = F.cross_entropy(logits, fertilities[states.mask].clamp(max=FERTILITIES - 1), reduction="sum")
+        return loss, fertile_copy(fertilities, width), {"fertility": loss.detach(), "guided": given.sum()}
+
+    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+        """Whole hypotheses at once: there is nothing to refine."""
+        lengths, owner, copied = self._plan(memory.states, options.candidates)
+        frames = self.copy(memory.states.data)
+        if len(owner) > len(frames):
+            frames, memory = frames[owner], memory.rows(owner)
+        logits = self(Padded(at_places(frames, copied), lengths), memory)
+        scores, best = F.log_softmax(logits.float(), -1).max(-1)
+        beyond = ~Padded(best, lengths).mask
+        tokens = Padded(best.masked_fill(beyond, PAD), lengths)
+        return Draft(tokens, scores.masked_fill(beyond, 0), owner, torch.zeros_like(owner))
+
+    def _plan(self, states: Padded, candidates: int) -> Plan:
+        """The likeliest lengths; or the mean fertilities, then samples. Where the first is empty, all are."""
+        batch, width = states.mask.shape
+        fertilities = None
+        if self.length is not None:
+            lengths = self.length.likeliest(states, candidates)
+        else:
+            assert self.fertility is not None
+            probabilities = self.fertility(states.data).float().softmax(-1)
+            expected = probabilities @ torch.arange(FERTILITIES, device=states.data.device).float()
+            first = mean_fertilities(expected * states.mask)[:, None]
+            others = sampled_fertilities(probabilities, candidates - 1) * states.mask[:, None]
+            fertilities = torch.cat([first, others], 1)
+            lengths = fertilities.sum(-1).clamp(max=self.config.longest)
+        lengths = lengths * (lengths[:, :1] > 0)
+        owner = torch.arange(batch, device=lengths.device).repeat_interleave(lengths.shape[1])
+        lengths = lengths.flatten()
+        longest = max(1, int(lengths.max()))  # attention needs a place
+        if fertilities is None:
+            copied = uniform_copy(states.lengths[owner], lengths, longest)
+        else:
+            copied = fertile_copy(fertilities.view(-1, width), longest)
+        return Plan(lengths, owner, copied)
+
+    def settled(self, draft: Draft) -> Tensor:
+        return torch.ones_like(draft.owner, dtype=torch.bool)
+
+    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
+        """The mean log-probability a token; a candidate without tokens has none, and goes behind the others."""
+        return super().rank(draft, memory, options).masked_fill(draft.tokens.lengths == 0, float("-inf"))
+
+
+def fertility_head(width: int) -> nn.Linear:
+    """It begins with fertility f at about exp(-f): else the mean would be led by large fertilities never seen."""
+    head = nn.Linear(width, FERTILITIES)
+    with torch.no_grad():
+        head.bias.copy_(-torch.arange(FERTILITIES))
+    return head
+
+
+def gold_fertilities(states: Padded, lengths: Tensor, guide: Padded | None) -> tuple[Tensor, Tensor]:
+    """Fertilities (B, T) that sum to the targets' lengths (B,), and which rows (B,) took them from the guide.
+
+    A guide fits where it has a number for each state, none negative, and the right sum; others are spread evenly.
+    """
+    width = states.data.shape[1]
+    even = even_fertilities(lengths, states.lengths, width)
+    if guide is None:
+        return even, torch.zeros_like(lengths, dtype=torch.bool)
+    given = F.pad(guide.data, (0, width - guide.data.shape[1])).long() * states.mask
+    fits = (guide.lengths == states.lengths) & (given.sum(-1) == lengths) & (given >= 0).all(-1)
+    return torch.where(fits[:, None], given, even), fits
