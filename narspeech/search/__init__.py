@@ -1,0 +1,1 @@
+"""What stands above one model and its engine: searches of wider space, other models that judge the hypotheses."""
