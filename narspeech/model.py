@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from narspeech.batch import Batch, Encoded, Loss, Padded, TrainStep
 from narspeech.decoders.base import DecodeOptions, Decoder
+from narspeech.decoders.cmlm import CMLM, CMLMConfig
 from narspeech.decoders.ctc import CTCDecoder, CTCDecoderConfig
 from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
+from narspeech.decoders.nat import NAT, NATConfig
 from narspeech.encoders.base import Encoder
 from narspeech.encoders.conformer import Conformer, ConformerConfig
 from narspeech.encoders.transformer import Transformer, TransformerConfig
@@ -27,7 +29,7 @@ from narspeech.tokenizer import Tokenizer
 
 FRONTENDS = {"fbank": Fbank, "text": TextEmbedding}
 ENCODERS = {"conformer": Conformer, "transformer": Transformer}
-DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC}
+DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC, "cmlm": CMLM, "nat": NAT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class ModelConfig:
 
     frontend: FbankConfig | TextConfig = field(default_factory=FbankConfig)
     encoder: ConformerConfig | TransformerConfig = field(default_factory=ConformerConfig)
-    decoder: CTCDecoderConfig | MaskCTCConfig = field(default_factory=MaskCTCConfig)
+    decoder: CTCDecoderConfig | MaskCTCConfig | CMLMConfig | NATConfig = field(default_factory=MaskCTCConfig)
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
 
