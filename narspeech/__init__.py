@@ -1,7 +1,8 @@
-"""narspeech: non-autoregressive speech-to-text.
+"""narspeech: non-autoregressive speech recognition and translation.
 
     import narspeech
     print(narspeech.transcribe("speech.flac").text)
+    print(narspeech.translate("A man sleeps on a couch.", model="OUT/final").text)
 
 The names below are imported when first used, so that `import narspeech` and `narspeech --help` need not load torch.
 """
@@ -14,14 +15,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from narspeech.checkpoint import load as load
     from narspeech.transcriber import transcribe as transcribe
+    from narspeech.translator import translate as translate
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "load", "transcribe"]
+__all__ = ["__version__", "load", "transcribe", "translate"]
 
 _LAZY = {
     "load": "narspeech.checkpoint",
     "transcribe": "narspeech.transcriber",
+    "translate": "narspeech.translator",
 }
 
 

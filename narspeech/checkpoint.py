@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from narspeech import tokenizer as tokenizers
 from narspeech.config import from_dict, to_dict
-from narspeech.errors import CheckpointError
+from narspeech.errors import CheckpointError, NarspeechError
 from narspeech.files import write_atomic
 from narspeech.model import Model, ModelConfig
 
@@ -57,6 +57,15 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
             )
     model.load_state_dict(weights)
     return model.to(device).eval()
+
+
+def find_device(name: str) -> torch.device:
+    """The device that `name` means, once something could be put there. Raises NarspeechError."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise NarspeechError(f"expected a device of this machine such as cpu, received {name!r}: {reason}") from None
 
 
 def initialise(model: Model, path: str | os.PathLike[str]) -> list[str]:

@@ -29,8 +29,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "transcribe": Command("narspeech.transcriber", "write down what is said in sound files"),
-    "evaluate": Command("narspeech.evaluate.report", "score hypotheses against references: WER and CER"),
-    "run": Command("narspeech.recipe", "prepare, train, average, decode and score by a recipe"),
+    "translate": Command("narspeech.translator", "translate text, a line out for every line in"),
+    "evaluate": Command("narspeech.evaluate.report", "score hypotheses against references: WER and CER, BLEU and chrF"),
+    "run": Command("narspeech.run", "prepare, train, average, decode and score by a recipe"),
 }
 
 
@@ -39,7 +40,7 @@ def help_text() -> str:
     rows = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     return (
         "usage: narspeech COMMAND [OPTIONS]\n\n"
-        "Non-autoregressive speech-to-text.\n\n"
+        "Non-autoregressive speech recognition and translation.\n\n"
         f"commands:\n{rows}\n\n"
         "options:\n  -h, --help     show this text; `narspeech COMMAND --help` shows a command's options\n"
         "  -V, --version  show the version\n"

@@ -44,3 +44,21 @@ class Transcript:
     steps: int = 0
     trace: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translation:
+    """A text in another language, the pieces it was written in ("▁" is a space) and their log-probabilities;
+    alternatives: the other candidates or beams, best first."""
+
+    text: str
+    tokens: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    steps: int = 0
+    trace: tuple[Step, ...] = ()
+    alternatives: tuple[Translation, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """The mean log-probability of a token, 0 without any."""
+        return sum(self.scores) / max(len(self.scores), 1)

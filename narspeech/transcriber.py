@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 import torch
 
 from narspeech.batch import Padded
-from narspeech.checkpoint import load
+from narspeech.checkpoint import find_device, load
 from narspeech.data.audio import Audio, AudioSource, load_audio
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, ConfigError, NarspeechError
@@ -97,15 +97,6 @@ class Transcriber:
         other = next((recording.rate for recording in recordings if recording.rate != self.rate), None)
         if other is not None:
             raise NarspeechError(f"expected recordings at {self.rate} Hz, received {other} Hz: load them at that rate")
-
-
-def find_device(name: str) -> torch.device:
-    """The device that `name` means, once something could be put there. Raises NarspeechError."""
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        reason = str(error).partition("\n")[0]
-        raise NarspeechError(f"expected a device of this machine such as cpu, received {name!r}: {reason}") from None
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -29,9 +29,12 @@ FLOORS = (
     ("checkpoint",),
     ("search", "align"),
     ("longform",),
-    ("transcriber", "translate"),
+    ("transcriber", "translator"),
     ("distill", "export", "serve"),
+    ("tasks",),
+    ("profile",),
     ("recipe",),
+    ("run",),
     ("cli",),
     ("__main__",),
 )

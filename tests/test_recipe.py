@@ -12,7 +12,11 @@ from narspeech.cli import main as narspeech_main
 from narspeech.data.example import Example, read_manifest, write_manifest
 from narspeech.errors import CheckpointError, ConfigError, NarspeechError
 from narspeech.frontends.fbank import Fbank
-from narspeech.recipe import RecipeConfig, Run, by_length, command, dotted, load_file, load_profile, main, spread
+from narspeech.profile import command, load_file, load_profile
+from narspeech.recipe import Run, spread
+from narspeech.run import dotted, main
+from narspeech.tasks.base import RecipeConfig
+from narspeech.tasks.speech import by_length
 from narspeech.train.metrics import read_metrics
 from tests.train.songs import REFINING, arguments, write_librispeech
 

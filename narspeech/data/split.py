@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from narspeech.data.example import Example
 from narspeech.errors import ManifestError
 
 
-class Split(NamedTuple):
+class Named(Protocol):
+    """What tells examples apart."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def speaker(self) -> str | None: ...
+
+
+Example = TypeVar("Example", bound=Named)
+
+
+class Split(NamedTuple, Generic[Example]):
     """Every example is in exactly one of the two, in the order it came."""
 
     train: list[Example]
@@ -24,7 +36,7 @@ def split(
     count: int | None = None,
     seed: int,
     by: Literal["speaker", "utterance"] = "speaker",
-) -> Split:
+) -> Split[Example]:
     """Hold out about `share` (between 0 and 1) or `count` of the utterances; neither side is ever empty.
 
     by: "speaker" keeps a speaker on one side (an utterance whose speaker is unknown stands for itself), so the number

@@ -35,7 +35,7 @@ def score_translations(
 ) -> dict[str, TranslationScore]:
     """The scores of a whole corpus by metric. Raises NarspeechError where there is nothing to compare."""
     _check(references, hypotheses)
-    scores = {}
+    scores: dict[str, TranslationScore] = {}
     for name in metrics:
         metric = _metric(name)
         value = metric.corpus_score(list(hypotheses), [list(references)]).score
@@ -93,7 +93,8 @@ def table(scores: Mapping[str, TranslationScore]) -> str:
 
 def _metric(name: Metric) -> Any:
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError:
         raise NarspeechError(
             'expected sacrebleu to score translations, received an environment without it: pip install "narspeech[mt]"'

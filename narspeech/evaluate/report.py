@@ -278,7 +278,8 @@ def _translation(
     for metric in metrics:
         result[metric] = {"normalise": how, **scores[0][metric].to_dict()}
         if rival is not None:
-            bootstrap = bleu.paired_bootstrap(truth, *texts, metric, samples=options.samples, seed=options.seed)
+            first, second = texts
+            bootstrap = bleu.paired_bootstrap(truth, first, second, metric, samples=options.samples, seed=options.seed)
             result[metric] |= {"versus": scores[1][metric].score, "bootstrap": bootstrap.to_dict()}
             lines.append(f"{bleu.NAMES[metric]} difference {_difference(bootstrap, 'above', 1)}")
     if rival is not None:

@@ -3,61 +3,81 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from narspeech.data.batching import make_batches
-from narspeech.data.dataset import SpeechDataset, collate
-from narspeech.data.example import Example
+from narspeech.data.dataset import collate
 from narspeech.decoders.base import DecodeOptions
-from narspeech.evaluate.error_rate import corpus
-from narspeech.evaluate.report import sample_lines
+from narspeech.evaluate.measure import Measure
 from narspeech.model import Model
+from narspeech.result import Hypothesis
+from narspeech.train.trainer import TrainingSet
 
-# Padded seconds decoded together.
-MAX_SECONDS = 240.0
+
+def decode_all(
+    model: Model,
+    data: TrainingSet,
+    indices: Sequence[int],
+    together: float,
+    options: DecodeOptions | None = None,
+    decoder: Literal["ctc"] | None = None,
+) -> Iterator[tuple[int, Hypothesis]]:
+    """Each of the `indices` of `data` with its hypothesis, as soon as it is done; like lengths share a batch.
+
+    together: padded seconds or tokens a batch.
+    """
+    lengths = data.durations(0)
+    for batch in make_batches([lengths[index] for index in indices], max_seconds=together, seed=0, epoch=0):
+        chosen = [indices[place] for place in batch]
+        source = collate([data[0, index] for index in chosen]).source.to(model.device)
+        yield from zip(chosen, model.decode(source, options, decoder), strict=True)
 
 
 def decode_texts(
     model: Model,
-    examples: Sequence[Example],
-    data: SpeechDataset,
+    data: TrainingSet,
+    together: float,
     options: DecodeOptions | None = None,
     decoder: Literal["ctc"] | None = None,
-) -> list[tuple[str, str]]:
-    """Reference and hypothesis of every example; `data` holds their sound."""
-    pairs: dict[int, tuple[str, str]] = {}
-    for batch in make_batches(data.durations(0), max_seconds=MAX_SECONDS, seed=0, epoch=0):
-        source = collate([data[0, index] for index in batch]).source.to(model.device)
-        for index, hypothesis in zip(batch, model.decode(source, options, decoder), strict=True):
-            pairs[index] = (examples[index].text, model.tokenizer.decode(hypothesis.tokens))
-    return [pairs[index] for index in range(len(examples))]
+) -> list[str]:
+    """The text of every example, in order."""
+    found = dict(decode_all(model, data, range(len(data)), together, options, decoder))
+    return [model.tokenizer.decode(found[index].tokens) for index in range(len(data))]
 
 
-def word_error_rate(
-    model: Model, examples: Sequence[Example], data: SpeechDataset, options: DecodeOptions | None
-) -> float:
-    return corpus(decode_texts(model, examples, data, options)).rate
-
-
-def evaluate_epoch(model: Model, *, examples: Sequence[Example], data: SpeechDataset) -> dict[str, float]:
-    """Error rates by CTC and by the model's decoder, with a look at three utterances on stderr."""
+def evaluate_epoch(
+    model: Model, *, references: Sequence[str], data: TrainingSet, together: float, measure: Measure
+) -> dict[str, float]:
+    """What the measure says of CTC, where there is a head, and of the model's decoder, with a look at three examples
+    on stderr. "score", lower is better, is of the latter."""
     scores: dict[str, float] = {}
     kind = model.config.decoder.kind
-    decoders: dict[str, Literal["ctc"] | None] = {"ctc": "ctc", kind: None}
-    for name, decoder in decoders.items():
-        pairs = decode_texts(model, examples, data, None, decoder)
-        words, characters = corpus(pairs), corpus(pairs, "character")
-        reference = max(words.reference, 1)
-        scores |= {
-            f"{name}_wer": words.rate,
-            f"{name}_cer": characters.rate,
-            f"{name}_substitutions": words.substitutions / reference,
-            f"{name}_deletions": words.deletions / reference,
-            f"{name}_insertions": words.insertions / reference,
-        }
-        for text, hypothesis in pairs[:: max(1, len(pairs) // 3)][:3]:
-            print(f"[{name}]\n{sample_lines(text, hypothesis)}", file=sys.stderr)
+    heads: dict[str, Literal["ctc"] | None] = {} if model.ctc is None else {"ctc": "ctc"}
+    for name, decoder in {**heads, kind: None}.items():
+        texts = list(zip(references, decode_texts(model, data, together, None, decoder), strict=True))
+        rates = measure.rates(texts)
+        scores |= {f"{name}_{key}": value for key, value in rates.items()}
+        for reference, hypothesis in texts[:: max(1, len(texts) // 3)][:3]:
+            print(f"[{name}]\n{measure.sample(reference, hypothesis)}", file=sys.stderr)
+    coarse, fine = measure.errors(rates)
     # Words are all wrong for a while at first; characters tell the epochs apart.
-    scores["score"] = scores[f"{kind}_wer"] + 1e-3 * scores[f"{kind}_cer"]
-    return scores
+    return {**scores, "score": coarse + 1e-3 * fine}
+
+
+def best_threshold(
+    model: Model,
+    trials: Sequence[DecodeOptions],
+    references: Sequence[str],
+    data: TrainingSet,
+    together: float,
+    measure: Measure,
+) -> DecodeOptions:
+    """The first of the best trials, each of which is told on stderr."""
+    errors = []
+    for trial in trials:
+        texts = zip(references, decode_texts(model, data, together, trial), strict=True)
+        rates = measure.rates(list(texts))
+        errors.append(measure.errors(rates)[0])
+        print(f"held-out part: threshold {trial.threshold:g} {measure.shown(rates)}", file=sys.stderr)
+    return trials[errors.index(min(errors))]

@@ -16,7 +16,8 @@ from narspeech.encoders.conformer import ConformerConfig
 from narspeech.frontends.augment import SpecAugmentConfig
 from narspeech.frontends.fbank import FbankConfig
 from narspeech.model import CTCConfig, ModelConfig
-from narspeech.recipe import DataConfig, Recipe, RecipeConfig, Source, command, load_file
+from narspeech.profile import Recipe, Source, command, load_file
+from narspeech.tasks.base import DataConfig, RecipeConfig
 from narspeech.train.optim import OptimConfig
 from narspeech.train.trainer import TrainConfig
 from narspeech.train.vocabulary import TokenizerConfig

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from narspeech.cli import main
-from narspeech.recipe import Recipe, Source, command, load_file
+from narspeech.profile import Recipe, Source, command, load_file
 
 librispeech = load_file(Path(__file__).parents[1] / "librispeech" / "recipe.py")
 listing = load_file(Path(__file__).with_name("prepare.py"))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from narspeech.cli import main
-from narspeech.recipe import Recipe, Source, command, load_file
+from narspeech.profile import Recipe, Source, command, load_file
 
 librispeech = load_file(Path(__file__).parents[1] / "librispeech" / "recipe.py")
 prepare = load_file(Path(__file__).with_name("prepare.py")).prepare

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from narspeech.errors import ManifestError
-from narspeech.recipe import load_file
+from narspeech.profile import load_file
 
 synthetic = load_file(Path(__file__).parents[2] / "recipes" / "synthetic" / "prepare.py")
 SENTENCES = [f"sentence number {number}" for number in range(6000)]

@@ -11,7 +11,9 @@ import pytest
 
 import narspeech
 from narspeech.config import from_dict, to_dict
-from narspeech.recipe import RecipeConfig, load_file, load_profile, main
+from narspeech.profile import load_file, load_profile
+from narspeech.run import main
+from narspeech.tasks.base import RecipeConfig
 from tests.fakes import sing, write_wav
 from tests.train.songs import REFINING, arguments, sentences
 

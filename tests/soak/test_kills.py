@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from narspeech.recipe import main
+from narspeech.run import main
 from narspeech.train.metrics import read_metrics
 from tests.train.songs import REFINING, arguments, write_librispeech
 

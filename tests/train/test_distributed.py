@@ -11,7 +11,7 @@ import torch
 
 from narspeech.data.batching import make_batches, shard, steps
 from narspeech.data.example import read_manifest
-from narspeech.recipe import main
+from narspeech.run import main
 from narspeech.train import distributed
 from narspeech.train.metrics import read_metrics
 from tests.train.songs import REFINING, arguments, write_librispeech

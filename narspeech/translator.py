@@ -1,0 +1,263 @@
+"""From text to text: `translate()` for Python, `narspeech translate` for the shell."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+import torch
+
+from narspeech.batch import Padded
+from narspeech.checkpoint import find_device, load
+from narspeech.decoders.base import DecodeOptions
+from narspeech.errors import CheckpointError, ConfigError, NarspeechError
+from narspeech.model import Model
+from narspeech.result import Hypothesis, Translation
+from narspeech.tokenizer import Tokenizer
+
+# English to German; beside the package, not in it: only a copy of the repository has it.
+BUNDLED = Path(__file__).parents[1] / "models" / "en-de"
+
+
+class Translator:
+    """A loaded model that translates: load it once, call it often.
+
+    model: a checkpoint folder, a Model (which is put into evaluation mode), or None for the English to German one of
+    the repository; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | Model | None = None, *, device: str | None = None) -> None:
+        if isinstance(model, Model):
+            self.device = model.device if device is None else find_device(device)
+            self.model = model.to(self.device).eval()
+        else:
+            self.device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = load(bundled() if model is None else model, device=self.device)
+        if self.model.config.frontend.rate:
+            raise ConfigError("expected a model that reads text, received one that hears sound: transcribe with it")
+
+    def options(
+        self,
+        *,
+        steps: int | None = None,
+        threshold: float | None = None,
+        candidates: int | None = None,
+        beam: int | None = None,
+        trace: bool = False,
+    ) -> DecodeOptions:
+        """The model's own decoding settings, with what is given here in their place."""
+        given = {"steps": steps, "threshold": threshold, "candidates": candidates, "beam": beam}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(self.model.config.decoding, trace=trace, **changes)
+
+    def __call__(
+        self,
+        texts: Sequence[str],
+        options: DecodeOptions | None = None,
+        *,
+        decoder: Literal["ctc"] | None = None,
+        batch_size: int = 32,
+    ) -> list[Translation]:
+        """Translations in the order of the texts; batches hold texts of like length. A text without a token, such as an
+        empty one, has an empty translation. decoder "ctc" reads the CTC head alone."""
+        if batch_size < 1:
+            raise NarspeechError(f"expected a batch size of at least 1, received {batch_size}: 32 is usual")
+        broken = next((text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
+        if broken is not None:
+            raise NarspeechError(f"expected text of whole characters, received {broken!r}: read it as UTF-8")
+        found = [Translation(text="")] * len(texts)
+        tokens = self.model.tokenizer.encode_batch([" ".join(text.split()) for text in texts])
+        order = sorted((index for index, ids in enumerate(tokens) if ids), key=lambda index: len(tokens[index]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            source = Padded.pack([torch.tensor(tokens[index]) for index in chosen]).to(self.device)
+            for index, hypothesis in zip(chosen, self.model.decode(source, options, decoder), strict=True):
+                found[index] = to_translation(hypothesis, self.model.tokenizer)
+        return found
+
+
+def bundled() -> Path:
+    """The folder of the repository's model. Raises CheckpointError where there is none."""
+    if not BUNDLED.is_dir():
+        raise CheckpointError(
+            f"expected a model to translate with, received none, and the bundled one is not at {BUNDLED}: "
+            "name a checkpoint folder (--model OUT/final)"
+        )
+    return BUNDLED
+
+
+def to_translation(hypothesis: Hypothesis, tokenizer: Tokenizer) -> Translation:
+    """A hypothesis and its alternatives as text."""
+    return Translation(
+        text=tokenizer.decode(hypothesis.tokens),
+        tokens=pieces(hypothesis.tokens, tokenizer),
+        scores=hypothesis.scores,
+        steps=hypothesis.steps,
+        trace=hypothesis.trace,
+        alternatives=tuple(to_translation(other, tokenizer) for other in hypothesis.alternatives),
+    )
+
+
+def pieces(tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[str, ...]:
+    return tuple(tokenizer.pieces[token] for token in tokens)
+
+
+@lru_cache(maxsize=1)
+def shared_translator(model: str | None, device: str | None) -> Translator:
+    """The last model used stays loaded, so that calling `translate` in a loop loads it once."""
+    return Translator(model, device=device)
+
+
+class Settings(TypedDict, total=False):
+    """The settings of `translate`, for its overloads."""
+
+    model: str | os.PathLike[str] | Model | None
+    device: str | None
+    decoder: Literal["ctc"] | None
+    steps: int | None
+    threshold: float | None
+    candidates: int | None
+    beam: int | None
+    batch_size: int
+    trace: bool
+
+
+# A str is a Sequence of str, but the first overload that fits wins.
+@overload
+def translate(text: str, **settings: Unpack[Settings]) -> Translation: ...  # type: ignore[overload-overlap]
+@overload
+def translate(text: Sequence[str], **settings: Unpack[Settings]) -> list[Translation]: ...
+def translate(
+    text: str | Sequence[str],
+    *,
+    model: str | os.PathLike[str] | Model | None = None,
+    device: str | None = None,
+    decoder: Literal["ctc"] | None = None,
+    steps: int | None = None,
+    threshold: float | None = None,
+    candidates: int | None = None,
+    beam: int | None = None,
+    batch_size: int = 32,
+    trace: bool = False,
+) -> Translation | list[Translation]:
+    """The translation of a sentence; several sentences give a list, in order.
+
+    model: a checkpoint folder or Model, None for the repository's English to German one; decoder: "ctc" reads the CTC
+    head alone; steps, threshold, candidates, beam: see `DecodeOptions`, by default the model's own; trace: keep every
+    refinement step. Raises NarspeechError.
+    """
+    if isinstance(model, Model):
+        translator = Translator(model, device=device)
+    else:
+        translator = shared_translator(None if model is None else os.fspath(model), device)
+    options = translator.options(steps=steps, threshold=threshold, candidates=candidates, beam=beam, trace=trace)
+    texts = [text] if isinstance(text, str) else text
+    translations = translator(texts, options, decoder=decoder, batch_size=batch_size)
+    return translations[0] if isinstance(text, str) else translations
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateOptions:
+    """Translate text: a line out for every line in, in their order. Without text or --input, stdin is read."""
+
+    text: tuple[str, ...]
+    """Sentences, each an argument."""
+    input: Path | None = None
+    """A UTF-8 file with a sentence a line."""
+    model: Path | None = None
+    """A checkpoint folder, such as OUT/final; by default models/en-de of the repository."""
+    decoder: Literal["ctc"] | None = None
+    """ctc: the CTC head alone; by default the model's own decoder."""
+    steps: int | None = None
+    """Refinement steps at most; by default what suits the model."""
+    candidates: int | None = None
+    """Hypotheses refined side by side, such as lengths; by default what suits the model."""
+    beam: int | None = None
+    """Hypotheses that a search keeps; by default what suits the model."""
+    format: Literal["text", "jsonl"] = "text"
+    """text: the translation, empty for an empty line; jsonl: an object a line with id (the line's number), source,
+    text, score (mean log-probability of a token), tokens, scores, steps, and alternatives where there are some."""
+    trace: bool = False
+    """With jsonl: also the tokens after the draft and after every step."""
+    batch_size: int = 32
+    """Sentences translated together."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; by default CUDA where there is one."""
+
+
+def main(argv: list[str]) -> int:
+    """`narspeech translate`: 0 when everything is translated. Raises NarspeechError on bad usage or input."""
+    # Python callers of this module need not pay for what only the command uses.
+    import tyro
+
+    config = (tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff)
+    options = tyro.cli(TranslateOptions, args=argv, prog="narspeech translate", config=config)
+    if options.text and options.input is not None:
+        raise NarspeechError("expected text or --input, received both: give one of them")
+    translator = Translator(options.model, device=options.device)
+    decoding = translator.options(
+        steps=options.steps, candidates=options.candidates, beam=options.beam, trace=options.trace
+    )
+    number = 0
+    with contextlib.ExitStack() as files:
+        lines, together = _open(options, files)
+        while group := list(islice(lines, together)):
+            found = translator(group, decoding, decoder=options.decoder, batch_size=options.batch_size)
+            for source, translation in zip(group, found, strict=True):
+                number += 1
+                line = translation.text
+                if options.format == "jsonl":
+                    entry = {"id": str(number), "source": source, **record(translation, translator.model.tokenizer)}
+                    line = json.dumps(entry, ensure_ascii=False)
+                print(line)
+            sys.stdout.flush()
+    return 0
+
+
+def _open(options: TranslateOptions, files: contextlib.ExitStack) -> tuple[Iterator[str], int]:
+    """The lines to translate, and how many to wait for: several batches, so that like lengths can be put together."""
+    together = 16 * max(options.batch_size, 1)
+    if options.text:
+        return iter(options.text), together
+    if options.input is None:
+        # Who types is answered line by line.
+        return decoded(sys.stdin.buffer, "stdin"), 1 if sys.stdin.isatty() else together
+    try:
+        return decoded(files.enter_context(options.input.open("rb")), str(options.input)), together
+    except OSError as error:
+        raise NarspeechError(f"expected a readable file of sentences, received {error}: check --input") from None
+
+
+def decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    """Lines of UTF-8 without their ends; only \\n ends a line. Raises NarspeechError."""
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise NarspeechError(f"expected UTF-8 text on line {number} of {name}, received {error}") from None
+
+
+def record(translation: Translation, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The part of a JSON line that a translation fills."""
+    entry: dict[str, Any] = {
+        "text": translation.text,
+        "score": round(translation.score, 4),
+        "steps": translation.steps,
+        "tokens": translation.tokens,
+        "scores": [round(score, 4) for score in translation.scores],
+    }
+    if translation.alternatives:
+        entry["alternatives"] = [
+            {"text": other.text, "score": round(other.score, 4)} for other in translation.alternatives
+        ]
+    if translation.trace:
+        entry["trace"] = [pieces(step.tokens, tokenizer) for step in translation.trace]
+    return entry
