@@ -12,6 +12,7 @@ from narspeech.batch import Batch, Encoded, Loss, Padded, TrainStep
 from narspeech.decoders.base import DecodeOptions, Decoder
 from narspeech.decoders.cmlm import CMLM, CMLMConfig
 from narspeech.decoders.ctc import CTCDecoder, CTCDecoderConfig
+from narspeech.decoders.dag import DAG, DAGConfig
 from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
 from narspeech.decoders.nat import NAT, NATConfig
 from narspeech.encoders.base import Encoder
@@ -29,7 +30,7 @@ from narspeech.tokenizer import Tokenizer
 
 FRONTENDS = {"fbank": Fbank, "text": TextEmbedding}
 ENCODERS = {"conformer": Conformer, "transformer": Transformer}
-DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC, "cmlm": CMLM, "nat": NAT}
+DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC, "cmlm": CMLM, "nat": NAT, "dag": DAG}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class ModelConfig:
 
     frontend: FbankConfig | TextConfig = field(default_factory=FbankConfig)
     encoder: ConformerConfig | TransformerConfig = field(default_factory=ConformerConfig)
-    decoder: CTCDecoderConfig | MaskCTCConfig | CMLMConfig | NATConfig = field(default_factory=MaskCTCConfig)
+    decoder: CTCDecoderConfig | MaskCTCConfig | CMLMConfig | NATConfig | DAGConfig = field(default_factory=MaskCTCConfig)
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
 

@@ -1,0 +1,214 @@
+"""DA-Transformer (Huang et al. 2022): one pass gives a directed acyclic graph, whose paths spell the likely texts.
+
+The graph has more vertices than the text has tokens. Each vertex has a distribution over tokens and one over the later
+vertices that may follow it, so that different ways to say a thing lie on different paths instead of being mixed up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
+from narspeech.decoders.base import DecodeOptions, Decoder, Memory
+from narspeech.decoders.mask_ctc import at_places
+from narspeech.errors import ConfigError
+from narspeech.nn.attention import key_mask
+from narspeech.nn.heads import TokenHead
+from narspeech.nn.layers import DecoderStack
+from narspeech.nn.positions import rotary, rotate, sinusoids
+from narspeech.ops.dag import best_path, dag_loss, link_log_probs
+from narspeech.ops.dag_search import Scorer, beam_search, lookahead_path, read_path, viterbi_path
+from narspeech.ops.glancing import annealed, rehearsal, reveal
+from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+
+
+@dataclass(frozen=True, kw_only=True)
+class DAGConfig:
+    """graph_ratio: vertices an encoder state, besides the first and the last. The paper has 8 or 4 a source token: over
+    text this times the encoder's `upsample`; over speech, 1 a frame leaves room enough. Targets of more tokens than
+    vertices count as infeasible.
+
+    copy: a vertex begins with the encoder's state at its share of the way (uniform copy: Gu et al. 2018), else with its
+    number alone, as published. glance: the share of the first pass's errors that is revealed, at the beginning and the
+    end of the training, 0,0 for none.
+
+    decoding: "lookahead", to the next vertex and token that are likeliest together; "greedy", to the likeliest vertex;
+    "viterbi", the likeliest path as a whole; "beam", the text whose paths are likeliest together, keeping
+    `DecodeOptions.beam` hypotheses, and done with a beam of 2 or more whatever is written here. beta: weight of the
+    tokens against the links in lookahead and Viterbi; length_penalty: Viterbi and beam divide their score by
+    tokens^length_penalty (Shao et al. 2022), 0 for none.
+    """
+
+    kind: ClassVar[str] = "dag"
+    depth: int = 6
+    width: int = 256
+    heads: int = 4
+    feed_forward: int = 1024
+    dropout: float = 0.1
+    graph_ratio: float = 1.0
+    copy: bool = True
+    glance: tuple[float, float] = (0.5, 0.1)
+    decoding: Literal["lookahead", "greedy", "viterbi", "beam"] = "lookahead"
+    beta: float = 1.0
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.graph_ratio <= 0:
+            raise ConfigError(f"expected a graph_ratio above 0, received {self.graph_ratio}; 1 suits speech, 8 text")
+        if not all(0 <= share <= 1 for share in self.glance):
+            raise ConfigError(f"expected glance as two shares between 0 and 1, received {self.glance}; .5,.1 is usual")
+
+
+class Graph(NamedTuple):
+    """logits (R, L, V) of each vertex's token; links (R, L, L) log-probabilities; lengths (R,) real vertices."""
+
+    logits: Tensor
+    links: Tensor
+    lengths: Tensor
+
+
+class DAG(Decoder):
+    """scorer: what a beam search adds to the log-probability of each next token, such as an n-gram model's."""
+
+    def __init__(self, config: DAGConfig, memory_width: int, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = TokenHead(size, config.width, (BLANK, PAD, MASK, BOS, EOS))
+        self.copy = nn.Linear(memory_width, config.width) if config.copy else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.stack = DecoderStack(
+            config.depth, config.width, config.heads, config.feed_forward, memory_width, config.dropout
+        )
+        self.link = nn.Linear(config.width, 2 * config.width)
+        self.gate = nn.Linear(config.width, config.heads)
+        # The first head begins with the next vertices, each other one reaches twice as far as the one before. From
+        # links as likely to all later vertices, a graph would begin with paths of no more than log L tokens.
+        self.slope = nn.Parameter(-math.log(2) * torch.arange(config.heads))
+        self.scorer: Scorer | None = None
+
+    def prepare(self, encoded: Encoded) -> Memory:
+        data, lengths = encoded.states
+        states = Padded(F.pad(data, (0, 0, 0, int(not data.shape[1]))), lengths)  # attention needs a place
+        keys, values = self.stack.project(states.data)
+        mask = key_mask(lengths, states.data.shape[1])
+        return Memory(mask, states, encoded.inputs, keys, values, heard=self._heard(states))
+
+    def _heard(self, states: Padded) -> Tensor | None:
+        """(R, L, D) the state that each vertex begins with, and the frame at which it stands."""
+        if self.copy is None:
+            return None
+        frames, width = torch.arange(states.data.shape[1], device=states.data.device), states.data.shape[2]
+        placed = states.data + sinusoids(frames, width).to(states.data.dtype)
+        inner = torch.arange(-1, self._size(states) - 1, device=frames.device).clamp(min=0)
+        places = (inner.double() / self.config.graph_ratio).long()
+        # The last vertex begins with the last state.
+        return at_places(self.copy(placed), places.minimum(states.lengths[:, None] - 1).clamp(min=0))
+
+    def _size(self, states: Padded) -> int:
+        return math.ceil(states.data.shape[1] * self.config.graph_ratio) + 2
+
+    def vertices(self, states: Padded) -> Padded:
+        """(R, L) BOS, a MASK for each vertex that says something, and EOS."""
+        lengths = (states.lengths.double() * self.config.graph_ratio).ceil().long() + 2
+        place, last = torch.arange(self._size(states), device=lengths.device), (lengths - 1)[:, None]
+        tokens = torch.full_like(place, MASK).masked_fill(place == 0, BOS)
+        return Padded(
+            tokens.expand(len(lengths), -1).masked_fill(place == last, EOS).masked_fill(place > last, PAD), lengths
+        )
+
+    def forward(self, tokens: Padded, memory: Memory) -> Graph:
+        """The graph over vertices (R, L) some of which are given a token."""
+        size, config = tokens.data.shape[1], self.config
+        x = self.tokens.embed(tokens.data)
+        if memory.heard is not None:
+            x = x + memory.heard
+        places = torch.arange(size, device=x.device)
+        x = self.dropout(x + sinusoids(places, config.width).to(x.dtype))
+        x = self.stack(x, key_mask(tokens.lengths, size), memory.keys, memory.values, memory.mask)
+        # The published links are given the vertices' learnt positions; these know how far they reach.
+        q, k = self.link(x).view(*x.shape[:2], 2, config.heads, -1).permute(2, 0, 3, 1, 4)
+        turn = rotary(size, config.width // config.heads, x.device)
+        links = link_log_probs(rotate(q, turn), rotate(k, turn), self.gate(x), self.slope.exp(), tokens.lengths)
+        return Graph(self.tokens(x), links, tokens.lengths)
+
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
+        """Negative log-likelihood of the target over all paths, in a pass that is given some of its tokens.
+
+        A pass without gradient, which is given none, says how many (glancing: Qian et al. 2021): as many as a share of
+        the vertices on the target's best path whose likeliest token is another one.
+        """
+        memory, target = self.prepare(encoded), batch.target
+        vertices, shown = self.vertices(memory.states), torch.zeros_like(target.data[:, :0])
+        if self.training:
+            draw = torch.rand(target.data.shape).to(target.data.device)
+            with rehearsal(draw.device):
+                graph = self(vertices, memory)
+                path = best_path(ends_match(graph.logits, target), graph.links, target.lengths + 2, graph.lengths)
+                path = path[:, 1:-1]
+            guess = graph.logits.argmax(-1).gather(1, path)
+            reachable = target._replace(lengths=target.lengths * (target.lengths + 2 <= graph.lengths))
+            shown = reveal(reachable, guess, annealed(*self.config.glance, step.progress), draw)
+            given = torch.where(shown, target.data, vertices.data.gather(1, path))
+            vertices = vertices._replace(data=vertices.data.scatter(1, path, given))
+        losses, fits = self._losses(self(vertices, memory), target)
+        # The model's CTC counts its own under that name.
+        name = "infeasible" if encoded.ctc is None else "graph_infeasible"
+        return Loss(losses.sum(), target.lengths.sum(), {"glanced": shown.sum(), name: (~fits).sum()})
+
+    def _losses(self, graph: Graph, target: Padded) -> tuple[Tensor, Tensor]:
+        return dag_loss(ends_match(graph.logits, target), graph.links, target.lengths + 2, graph.lengths)
+
+    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+        """The graph, read: there is nothing to refine. One host sync."""
+        config = self.config
+        logits, links, lengths = self(self.vertices(memory.states), memory)
+        emissions = F.log_softmax(logits.float(), -1)
+        if config.decoding == "beam" or options.beam > 1:
+            return self._search(emissions, links, lengths, options.beam)
+        scores, best = emissions.max(-1)
+        if config.decoding == "viterbi":
+            visited = viterbi_path(links, scores, config.beta, config.length_penalty, lengths)
+        else:
+            visited = lookahead_path(links, scores, config.beta if config.decoding == "lookahead" else 0.0, lengths)
+        tokens, scores = read_path(visited, best, scores, links, lengths)
+        rows = torch.arange(len(lengths), device=lengths.device)
+        return Draft(tokens, scores, rows, torch.zeros_like(rows))
+
+    def _search(self, emissions: Tensor, links: Tensor, lengths: Tensor, beam: int) -> Draft:
+        found = beam_search(links, emissions, lengths, beam, self.config.length_penalty, self.scorer)
+        exists = found.totals > float("-inf")
+        exists[:, 0] = True
+        index = exists.flatten().nonzero().squeeze(-1)
+        tokens, scores, counts, _ = (x.flatten(0, 1)[index] for x in found)
+        return Draft(Padded(tokens, counts), scores, index // beam, torch.zeros_like(index))
+
+    def settled(self, draft: Draft) -> Tensor:
+        return torch.ones_like(draft.owner, dtype=torch.bool)
+
+    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:  # noqa: ARG002
+        """All alike, which keeps the beam's own order: the end of a text has a probability too."""
+        return torch.zeros_like(draft.owner, dtype=torch.float)
+
+    def score(self, tokens: Padded, memory: Memory) -> Tensor:
+        """(R,) log-probability of tokens (R, U), summed over all paths; -inf where the graph is too small."""
+        losses, fits = self._losses(self(self.vertices(memory.states), memory), tokens)
+        return (-losses).masked_fill(~fits, float("-inf"))
+
+
+def ends_match(logits: Tensor, target: Padded) -> Tensor:
+    """(B, U + 2, L) float32 log-probability of each token of BOS target EOS at each vertex, from logits (B, L, V).
+
+    Only the first and the last vertex say BOS and EOS, and they say nothing else: there it is certain.
+    """
+    logits = logits.float()
+    ids = target.data.masked_fill(~target.mask, PAD)[:, None].expand(-1, logits.shape[1], -1)
+    match = (logits.gather(2, ids) - logits.logsumexp(-1, keepdim=True)).transpose(1, 2)
+    match = F.pad(match, (0, 0, 1, 1))
+    place = torch.arange(match.shape[1], device=match.device)
+    return match.masked_fill((place == target.lengths[:, None] + 1).unsqueeze(-1), 0)
