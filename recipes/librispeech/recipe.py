@@ -41,10 +41,12 @@ SMALL_ENCODER = ConformerConfig(
 SMALL = RecipeConfig(
     tokenizer=TokenizerConfig(kind="unigram", size=256),
     model=ModelConfig(
-        frontend=FbankConfig(augment=SpecAugmentConfig(freq_width=15, time_masks=2)),
+        frontend=FbankConfig(
+            floor=-1.0, augment=SpecAugmentConfig(freq_warp=0.08, band_limit=14, freq_width=20, time_masks=4)
+        ),
         encoder=SMALL_ENCODER,
         decoder=MaskCTCConfig(depth=3, width=192, heads=4, feed_forward=768, places="time", errors=0.2),
-        ctc=CTCConfig(weight=0.6, intermediate=0.4, guided=0.2),
+        ctc=CTCConfig(weight=0.6, intermediate=0.4, condition=True, guided=0.2),
     ),
     train=TrainConfig(
         epochs=20,
@@ -71,7 +73,7 @@ def mini_ctc() -> Recipe:
 
 
 def small_mask_ctc() -> Recipe:
-    """English for two cores: mini-LibriSpeech, train-clean-extra, speechocean762 and 18 minutes of a synthetic voice.
+    """English for two cores: mini-LibriSpeech, train-clean-extra, speechocean762 and three hours of synthetic voices.
 
     --data holds LibriSpeech/, speechocean762/ and text/english_books.txt.xz. Start it from `warm`.
     """
