@@ -13,6 +13,7 @@ from narspeech.decoders.base import DecodeOptions, Decoder
 from narspeech.decoders.cmlm import CMLM, CMLMConfig
 from narspeech.decoders.ctc import CTCDecoder, CTCDecoderConfig
 from narspeech.decoders.dag import DAG, DAGConfig
+from narspeech.decoders.levenshtein import Levenshtein, LevenshteinConfig
 from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
 from narspeech.decoders.nat import NAT, NATConfig
 from narspeech.encoders.base import Encoder
@@ -30,7 +31,7 @@ from narspeech.tokenizer import Tokenizer
 
 FRONTENDS = {"fbank": Fbank, "text": TextEmbedding}
 ENCODERS = {"conformer": Conformer, "transformer": Transformer}
-DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC, "cmlm": CMLM, "nat": NAT, "dag": DAG}
+DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC, "cmlm": CMLM, "nat": NAT, "dag": DAG, "levenshtein": Levenshtein}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,9 @@ class ModelConfig:
 
     frontend: FbankConfig | TextConfig = field(default_factory=FbankConfig)
     encoder: ConformerConfig | TransformerConfig = field(default_factory=ConformerConfig)
-    decoder: CTCDecoderConfig | MaskCTCConfig | CMLMConfig | NATConfig | DAGConfig = field(default_factory=MaskCTCConfig)
+    decoder: CTCDecoderConfig | MaskCTCConfig | CMLMConfig | NATConfig | DAGConfig | LevenshteinConfig = field(
+        default_factory=MaskCTCConfig
+    )
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
 

@@ -216,7 +216,8 @@ def test_at_most_one_sync_a_step(kind: str) -> None:
         steps.append(max(hypothesis.steps for hypothesis in found))
     assert 1 <= counts[0] <= 7  # the draft's width, which rows go on, and five to hand the result over
     for (few, before), (more, after) in itertools.pairwise(zip(steps, counts, strict=True)):
-        assert after - before <= max(more - few, 0)
+        waits = 2 if kind == "levenshtein" else 1  # one more, for the width of what it has inserted
+        assert after - before <= waits * max(more - few, 0)
     if kind == "mask_ctc":
         assert steps == [0, 1, 2, 3, 4, 5]
         assert counts[-1] == counts[0] + 5

@@ -93,7 +93,6 @@ def test_mask_predict_against_a_plain_loop(steps: int, candidates: int) -> None:
             assert list(hypothesis.tokens) == shown[-1].tokens
             assert hypothesis.steps == len(shown) - 1
             taken.add(hypothesis.steps)
-    assert max(taken) == min(steps, max(taken))
     assert len(taken) > (2 if steps > 2 else 1)  # some rows leave early, the empty one at once
 
 
