@@ -153,7 +153,7 @@ class Run:
                 hypotheses = read_texts(self.out / "decode" / f"{part}.{way.name}.jsonl")
                 result, shown = self.task.measure.score(references, hypotheses)
                 scores.setdefault(part, {})[way.name] = result
-                print(f"{part:24} {way.name:16} {shown}")
+                print(f"{part:24} {way.name:20} {shown}")
         checkpoint.write_json(self.out / "scores.json", scores)
 
     def distill(self) -> None:

@@ -23,11 +23,13 @@ class DataConfig:
     """held_out: about so many training utterances, at most a fifth and whole speakers where there are at least five,
     are kept aside to choose epochs and decoding settings; where a corpus names a dev part, so many of that at most;
     longest: longer training examples (seconds of sound, characters of text) are left out, and counted; speeds:
-    perturbation factors of sound."""
+    perturbation factors of sound; fertilities: align the training pairs of text, and tell the decoder how many target
+    tokens each source token gives, as NAT that copies by fertility needs."""
 
     held_out: int = 200
     longest: float = 30.0
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    fertilities: bool = False
     seed: int = 0
 
 

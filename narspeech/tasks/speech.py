@@ -47,6 +47,8 @@ class Speech(Input[Example]):
         return self._dataset(examples, tokenizer, name)
 
     def training_set(self, examples: Sequence[Example], tokenizer: Tokenizer, init: Path | None) -> SpeechDataset:
+        if self.config.data.fertilities:
+            raise ConfigError("expected --data.fertilities false for sound, received true: only text is aligned")
         starts = self._guide(examples, init)
         return self._dataset(examples, tokenizer, "train", self.config.data.speeds, starts)
 

@@ -12,6 +12,7 @@ from narspeech.errors import ConfigError
 from narspeech.model import Model
 from narspeech.tasks.base import Input, Setting
 from narspeech.tokenizer import Tokenizer
+from narspeech.train.aligner import learn
 from narspeech.translator import Translator, record
 
 
@@ -49,7 +50,15 @@ class Text(Input[Pair]):
             raise ConfigError(
                 "expected --model.ctc.guided 0 for text, received more: only sound has times to be guided by"
             )
-        return PairDataset(examples, tokenizer)
+        return PairDataset(examples, tokenizer, guides=self._fertilities(examples, tokenizer))
+
+    def _fertilities(self, examples: Sequence[Pair], tokenizer: Tokenizer) -> dict[str, list[int]] | None:
+        if not self.config.data.fertilities:
+            return None
+        sources = tokenizer.encode_batch([example.source for example in examples])
+        targets = tokenizer.encode_batch([example.target for example in examples])
+        counts = learn(sources, targets).fertilities(sources, targets)
+        return {example.id: row.tolist() for example, row in zip(examples, counts, strict=True)}
 
     def decode(
         self,

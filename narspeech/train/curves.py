@@ -1,4 +1,4 @@
-"""Pictures of a training: loss and error rates against updates."""
+"""Pictures of a training: loss and validation scores against updates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ LOSSES = ("loss", "ctc", "intermediate", "decoder", "consistency")
 
 
 def draw_curves(folder: Path, target: Path) -> None:
-    """Read `folder`/metrics.jsonl and write a PNG: training losses above, validation error rates below."""
+    """Read `folder`/metrics.jsonl and write a PNG: training losses above, validation error rates below, or BLEU and
+    chrF of translations."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -29,10 +30,13 @@ def draw_curves(folder: Path, target: Path) -> None:
     scores = [entry for entry in entries if entry["kind"] == "scores"]
     for name in LOSSES:
         _line(losses, training, name)
-    for name in sorted({name for entry in scores for name in entry if name.endswith(("wer", "cer"))}):
+    names = {name for entry in scores for name in entry}
+    translation = any(name.endswith("_bleu") for name in names)
+    for name in sorted(name for name in names if name.endswith(("wer", "cer", "_bleu", "_chrf"))):
         _line(rates, scores, name, marker=".")
     losses.set(ylabel="training loss a token", yscale="log" if losses.lines else "linear")
-    rates.set(ylabel="validation error rate", xlabel="updates", ylim=(0, 1))
+    rates.set(xlabel="updates", ylim=(0, 100 if translation else 1))
+    rates.set(ylabel="validation score" if translation else "validation error rate")
     for axes in (losses, rates):
         axes.grid(alpha=0.3)
         if axes.lines:

@@ -31,11 +31,11 @@ MAX_FAILURES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """max_seconds: padded audio a micro-batch; accumulate: micro-batches an update, over all processes; short_first:
-    that many epochs go from short to long utterances; save_every, log_every: updates; evaluate_every: epochs; keep:
-    epochs whose weights are averaged in the end, the best by the validation score; threads: of the CPU, fixed because
-    sums depend on it; workers: loading processes; freeze: parts of the model, such as "encoder" and "ctc", that stay as
-    they are."""
+    """max_seconds: a micro-batch, padding included: seconds of sound, or of text the tokens of the longer side;
+    accumulate: micro-batches an update, over all processes; short_first: that many epochs go from short to long
+    examples; save_every, log_every: updates; evaluate_every: epochs; keep: epochs whose weights are averaged in the
+    end, the best by the validation score; threads: of the CPU, fixed because sums depend on it; workers: loading
+    processes; freeze: parts of the model, such as "encoder" and "ctc", that stay as they are."""
 
     epochs: int = 60
     max_seconds: float = 120.0
@@ -61,7 +61,8 @@ class TrainConfig:
 
 
 class TrainingSet(Protocol):
-    """What the trainer asks of its data: examples addressed by (epoch, index), and their seconds in an epoch."""
+    """What the trainer asks of its data: examples addressed by (epoch, index), and their seconds, or tokens, in an
+    epoch."""
 
     def __len__(self) -> int: ...
 
