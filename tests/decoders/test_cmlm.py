@@ -184,6 +184,12 @@ def test_some_targets_are_masked_whole(unseen: float, low: float, high: float) -
     assert low <= float(loss.parts["masked"]) / 4000 - 1 <= high
 
 
+def test_no_ctc_head_is_needed() -> None:
+    model = fakes.tiny_model("cmlm", "text", ctc=None)
+    assert torch.isfinite(model(fakes.batch(side="text")).total)
+    assert [bool(h.tokens) for h in model.decode(fakes.nonsense([7, 0, 3]))] == [True, False, True]
+
+
 def test_brain_floats() -> None:
     model = fakes.tiny_model("cmlm").bfloat16()
     source = fakes.noise([8000, 799, 0, 4000])

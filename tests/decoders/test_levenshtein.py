@@ -167,84 +167,74 @@ def table(source: list[int], target: list[int]) -> int:
     return above[-1]
 
 
-class Spied(Levenshtein):
-    """Remembers what each policy was shown, and what it said."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.shown: dict[str, tuple[Padded, torch.Tensor]] = {}
-
-    def remember(self, policy: str, tokens: Padded, logits: torch.Tensor) -> torch.Tensor:
-        self.shown[policy] = tokens, logits.detach()
-        return logits
-
-    def delete_logits(self, tokens: Padded, memory: Any) -> torch.Tensor:
-        return self.remember("deletion", tokens, super().delete_logits(tokens, memory))
-
-    def insert_logits(self, tokens: Padded, memory: Any) -> torch.Tensor:
-        return self.remember("insertion", tokens, super().insert_logits(tokens, memory))
-
-    def fill_logits(self, tokens: Padded, memory: Any) -> torch.Tensor:
-        return self.remember("filling", tokens, super().fill_logits(tokens, memory))
+def spy(model: Levenshtein, monkeypatch: pytest.MonkeyPatch) -> list[Padded]:
+    """What the policies are shown, one after the other."""
+    shown: list[Padded] = []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda tokens, memory: shown.append(tokens) or forward(tokens, memory))
+    return shown
 
 
 @pytest.mark.parametrize("start", ["empty", "ctc"])
 @pytest.mark.parametrize("restart", [0.0, 1.0])
 def test_loss_against_plain_loops(start: str, restart: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Spied(decoder(start=start, restart=restart).config, WIDTH, SIZE)
-    source = encoded([12, 6, 4])
+    model, source = decoder(start=start, restart=restart), encoded([12, 6, 4])
     targets = [[6, 7, 7, 8, 9, 6], [10, 11, 12], []]
     shorter = [[6, 7, 9], [12], []]
     target = Padded.pack([torch.tensor(row).long() for row in targets], PAD)
     given = Padded.pack([torch.tensor(row).long() for row in shorter], PAD)
     monkeypatch.setattr(levenshtein, "dropped", lambda _: Padded(F.pad(given.data, (0, 3)), given.lengths))
+    seen_by = spy(model, monkeypatch)
     loss = model.loss(source, Batch(("a", "b", "c"), target, target), TrainStep())
     heard = [list(h.tokens) for h in decode(CTCDecoder(), source, DecodeOptions())]
     begun = shorter if restart == 0 else heard if start == "ctc" else [[], [], []]
-    shown = {name: [row.tolist() for row in tokens.unpack()] for name, (tokens, _) in model.shown.items()}
-    said = {name: logits.log_softmax(-1) for name, (_, logits) in model.shown.items() if name != "deletion"}
+    shown = [[row.tolist() for row in tokens.unpack()] for tokens in seen_by]
+    with torch.inference_mode():
+        memory = model.prepare(source)
+        counts = model.insert_logits(seen_by[0], memory).log_softmax(-1)
+        fills = model.fill_logits(seen_by[1], memory).log_softmax(-1)
+        doubts = model.delete_logits(seen_by[2], memory)
     expected = {"insertion": 0.0, "filling": 0.0, "deletion": 0.0}
     for row, truth in enumerate(targets):
         # Insertion sees what an expert's deletions leave of the beginning, and fills see the rest of the target hidden.
-        standing, masked = shown["insertion"][row], shown["filling"][row]
+        standing, masked, filled = (rows[row] for rows in shown)
         assert standing == [token for token in masked if token != MASK]
         assert table(standing, begun[row]) == len(standing) == table(begun[row], truth)
         assert all(token in (MASK, true) for token, true in zip(masked, truth, strict=True))
         gaps = [0]
         for token in masked:
             gaps = [*gaps[:-1], gaps[-1] + 1] if token == MASK else [*gaps, 0]
-        expected["insertion"] -= sum(float(said["insertion"][row, gap, count]) for gap, count in enumerate(gaps))
+        expected["insertion"] -= sum(float(counts[row, gap, count]) for gap, count in enumerate(gaps))
         smoothing, allowed = model.config.label_smoothing, torch.arange(NUM_SPECIAL - 1, SIZE)
         for place, token in enumerate(masked):
             if token == MASK:
-                there = said["filling"][row, place]
+                there = fills[row, place]
                 expected["filling"] -= float((1 - smoothing) * there[truth[place]] + smoothing * there[allowed].mean())
         # Deletion sees what the model filled in, or the start that has something to delete.
-        seen = shown["deletion"][row]
         if restart == 1 and start == "ctc":
-            assert seen == heard[row]
+            assert filled == heard[row]
         else:
-            assert all(m in (MASK, token) for m, token in zip(masked, seen, strict=True))
-            assert all(token >= NUM_SPECIAL - 1 for token in seen)
-        doubts = model.shown["deletion"][1][row, : len(seen)]
-        kept = levenshtein.common(single(seen), single(truth)).kept[0]
-        assert int(kept.sum()) == table(seen, truth)
-        expected["deletion"] -= float(F.logsigmoid(torch.where(kept, -doubts, doubts)).sum())
+            assert all(hidden in (MASK, token) for hidden, token in zip(masked, filled, strict=True))
+            assert all(token >= NUM_SPECIAL - 1 for token in filled)
+        kept = levenshtein.common(single(filled), single(truth)).kept[0]
+        assert int(kept.sum()) == table(filled, truth)
+        here = doubts[row, : len(filled)]
+        expected["deletion"] -= float(F.logsigmoid(torch.where(kept, -here, here)).sum())
     for name, value in expected.items():
         assert float(loss.parts[name]) == pytest.approx(value, abs=1e-3)
     assert float(loss.total.detach()) == pytest.approx(sum(expected.values()), abs=1e-3)
     assert loss.count == 9
 
 
-def test_fills_are_sampled_from_the_model() -> None:
-    model = Spied(decoder(restart=1.0).config, WIDTH, SIZE).eval()
-    rows = 3000
-    source = encoded([FRAMES])
-    source = source._replace(states=source.states.repeat(rows), inputs=source.inputs.repeat(rows), ctc=None)
+def test_fills_are_sampled_from_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, source, rows = decoder(restart=1.0), encoded([FRAMES]), 3000
+    many = source._replace(states=source.states.repeat(rows), inputs=source.inputs.repeat(rows), ctc=None)
     target = Padded(torch.full((rows, 1), 7), torch.ones(rows).long())
-    model.loss(source, Batch(("a",) * rows, target, target), TrainStep())
-    found = torch.bincount(model.shown["deletion"][0].data.flatten(), minlength=SIZE) / rows
-    expected = model.shown["filling"][1][0, 0].softmax(-1)
+    shown = spy(model, monkeypatch)
+    model.loss(many, Batch(("a",) * rows, target, target), TrainStep())
+    found = torch.bincount(shown[2].data.flatten(), minlength=SIZE) / rows
+    with torch.inference_mode():
+        expected = model.fill_logits(single([MASK]), model.prepare(source))[0, 0].softmax(-1)
     torch.testing.assert_close(found, expected, rtol=0, atol=0.04)
     assert expected.max() < 0.9  # else there is nothing to sample
 
@@ -281,6 +271,12 @@ def test_from_ctc_every_parameter_learns() -> None:
     loss.total.backward()
     assert torch.isfinite(loss.total)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.any() for p in model.parameters())
+
+
+def test_from_nothing_needs_no_head() -> None:
+    model = fakes.tiny_model("levenshtein", "text", ctc=None)
+    assert torch.isfinite(model(fakes.batch(side="text")).total)
+    assert [bool(h.tokens) for h in model.decode(fakes.nonsense([7, 0, 3]))] == [True, False, True]
 
 
 def test_from_ctc_needs_a_head() -> None:
