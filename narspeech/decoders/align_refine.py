@@ -1,0 +1,120 @@
+"""Decoders that rewrite the path of the model's own CTC head: Align-Refine, Align-Denoise and the Imputer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
+from narspeech.decoders.base import DecodeOptions, Memory
+from narspeech.decoders.path import PathConfig, PathDecoder, best_path, masked_path
+from narspeech.errors import ConfigError
+from narspeech.ops.ctc import ctc_loss, path_loss
+from narspeech.ops.imputer import imputer_loss
+from narspeech.ops.masking import fill, mask_uniform, quota
+from narspeech.ops.viterbi import forced_path
+from narspeech.tokenizer import MASK
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignRefineConfig(PathConfig):
+    """mode: how a path is rewritten, and what that is learnt from.
+
+    "align_refine" (Chi et al. 2021): every frame at each step, from CTC's best path on; trained with the CTC loss of
+    `passes` steps unrolled, each of which reads the best path of the one before.
+    "align_denoise" (Chen et al. 2021): decodes in the same way, in one step or two; trained to restore the forced
+    alignment of the target, of which some frames are replaced by what CTC hears there.
+    "imputer" (Chan et al. 2020): every frame begins masked and each block of `block` frames fills in its most confident
+    one at each step, so that `block` steps do, whatever the length; trained on a forced alignment that is hidden in
+    part, with the CTC loss over the paths that agree with the rest. With fewer steps, each fills in more.
+    """
+
+    kind: ClassVar[str] = "align_refine"
+    mode: Literal["align_refine", "align_denoise", "imputer"] = "align_refine"
+    passes: int = 4
+    block: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("passes", "block"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} of 1 or more, received {getattr(self, name)}; the papers take 4, 8")
+
+
+class AlignRefine(PathDecoder):
+    def __init__(self, config: AlignRefineConfig, memory_width: int, size: int) -> None:
+        super().__init__(config, memory_width, size)
+        self.config = config
+
+    def prepare(self, encoded: Encoded) -> Memory:
+        """Raises ConfigError where the model has no CTC head, whose paths these decoders rewrite."""
+        if encoded.ctc is None:
+            raise ConfigError("expected a model with a CTC head to refine its paths, received one without: set ctc")
+        return super().prepare(encoded)
+
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
+        memory = self.prepare(encoded)
+        learn = {"align_refine": self._refining, "align_denoise": self._denoising, "imputer": self._imputing}
+        total, parts = learn[self.config.mode](memory, batch.target)
+        return Loss(total, batch.target.lengths.sum(), parts)
+
+    def _refining(self, memory: Memory, target: Padded) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over the passes of the CTC loss; no gradient flows through a path."""
+        assert memory.ctc is not None
+        losses, log_probs = [], memory.ctc
+        for _ in range(self.config.passes):
+            log_probs = self.log_probs(best_path(log_probs).tokens, memory)
+            losses.append(ctc_loss(log_probs, target)[0].sum())
+        return torch.stack(losses).mean(), {"first_pass": losses[0].detach(), "last_pass": losses[-1].detach()}
+
+    def _denoising(self, memory: Memory, target: Padded) -> tuple[Tensor, dict[str, Tensor]]:
+        """-log of the probability of the forced alignment; the share of noise is uniform, one draw an utterance."""
+        assert memory.ctc is not None
+        truth, fits = forced_path(memory.ctc, target)
+        heard = best_path(memory.ctc).tokens
+        draw = torch.rand(len(truth), truth.shape[1] + 1).to(truth.device)
+        noisy = (draw[:, 1:] < draw[:, :1]) & (heard.data != truth) & heard.mask
+        path = heard._replace(data=torch.where(noisy, heard.data, truth))
+        losses = path_loss(self.log_probs(path, memory), truth).masked_fill(~fits, 0)
+        return losses.sum(), {"noisy": noisy.sum()}
+
+    def _imputing(self, memory: Memory, target: Padded) -> tuple[Tensor, dict[str, Tensor]]:
+        """The Imputer's loss at n ~ U{1..T} hidden frames of the forced alignment."""
+        assert memory.ctc is not None
+        truth, fits = forced_path(memory.ctc, target)
+        path = Padded(truth, memory.ctc.lengths)
+        hidden = mask_uniform(path)
+        revealed = path.mask & ~hidden & fits[:, None]
+        log_probs = self.log_probs(path._replace(data=truth.masked_fill(~revealed, MASK)), memory)
+        return imputer_loss(log_probs, target, truth, revealed)[0].sum(), {"hidden": hidden.sum()}
+
+    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+        assert memory.ctc is not None
+        draft = best_path(memory.ctc)
+        if self.config.mode != "imputer" or options.steps == 0:
+            return draft
+        return draft._replace(tokens=masked_path(memory.ctc), undecided=memory.ctc.lengths)
+
+    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
+        proposal = best_path(self.log_probs(draft.tokens, memory))
+        tokens, scores = proposal.tokens.data, proposal.scores
+        if self.config.mode == "imputer":
+            tokens, scores = self._fill(draft, tokens, scores, turn)
+        return draft._replace(tokens=draft.tokens._replace(data=tokens), scores=scores)
+
+    def _fill(self, draft: Draft, proposal: Tensor, confidence: Tensor, turn: Round) -> tuple[Tensor, Tensor]:
+        """New tokens and scores (R, T): each block decides its most confident MASKs, in the last turn all of them."""
+        block, (batch, frames) = self.config.block, proposal.shape
+        parts = (draft.tokens.data, draft.scores, proposal, confidence)
+        tokens, scores, proposal, confidence = (F.pad(x, (0, -frames % block)).view(-1, block) for x in parts)
+        count = quota(torch.full_like(tokens[:, 0], block), turn.index, turn.steps)
+        tokens, scores = fill(tokens, scores, proposal, confidence, count)
+        return tokens.view(batch, -1)[:, :frames], scores.view(batch, -1)[:, :frames]
+
+    def settled(self, draft: Draft) -> Tensor:
+        if self.config.mode == "imputer":
+            return ~(draft.tokens.data == MASK).any(-1)
+        return draft.tokens.lengths == 0

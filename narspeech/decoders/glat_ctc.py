@@ -1,0 +1,67 @@
+"""GLAT with CTC (Qian et al. 2021; Gu & Kong 2021): one pass over the states, learnt with glances at the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
+from narspeech.decoders.base import DecodeOptions, Memory
+from narspeech.decoders.path import PathConfig, PathDecoder, best_path, masked_path
+from narspeech.errors import ConfigError
+from narspeech.ops.ctc import ctc_loss
+from narspeech.ops.glancing import annealed, rehearsal, reveal
+from narspeech.ops.viterbi import forced_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlatCTCConfig(PathConfig):
+    """glance: the share of the wrongly labelled frames that training reveals, at its start and at its end."""
+
+    kind: ClassVar[str] = "glat_ctc"
+    glance: tuple[float, float] = (0.5, 0.3)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= share <= 1 for share in self.glance):
+            raise ConfigError(f"expected glance as two shares between 0 and 1, received {self.glance}; .5, .3 is usual")
+
+
+class GlatCTC(PathDecoder):
+    """It needs no CTC head of the model: the paths are its own, all at once, from one where every label is masked."""
+
+    def __init__(self, config: GlatCTCConfig, memory_width: int, size: int) -> None:
+        super().__init__(config, memory_width, size)
+        self.config = config
+
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
+        """The CTC loss of a pass that sees some labels of the forced alignment.
+
+        A pass without gradient, in which every label is masked, says how many: share x its Hamming distance from the
+        forced alignment, at random frames.
+        """
+        memory = self.prepare(encoded)
+        path = masked_path(memory.states)
+        draw = torch.rand(path.data.shape).to(path.data.device)
+        with rehearsal(draw.device):
+            first = self.log_probs(path, memory)
+        truth, fits = forced_path(first, batch.target)
+        aligned = Padded(truth, path.lengths * fits)
+        revealed = reveal(aligned, first.data.argmax(-1), annealed(*self.config.glance, step.progress), draw)
+        glanced = path._replace(data=torch.where(revealed, truth, path.data))
+        # A label stands for its frame's state, as published: beside it, it would be the easier of the two to read.
+        assert memory.heard is not None
+        memory = memory._replace(heard=memory.heard.masked_fill(revealed.unsqueeze(-1), 0))
+        losses, fits = ctc_loss(self.log_probs(glanced, memory), batch.target)
+        parts = {"glanced": revealed.sum()}
+        if encoded.ctc is None:  # else the model counts them
+            parts["infeasible"] = (~fits).sum()
+        return Loss(losses.sum(), batch.target.lengths.sum(), parts)
+
+    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
+        return best_path(self.log_probs(masked_path(memory.states), memory))
+
+    def settled(self, draft: Draft) -> Tensor:
+        return torch.ones_like(draft.owner, dtype=torch.bool)
