@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from narspeech.batch import Batch, Encoded, Loss, Padded, TrainStep
+from narspeech.decoders.align_refine import AlignRefine, AlignRefineConfig
 from narspeech.decoders.base import DecodeOptions, Decoder
 from narspeech.decoders.cmlm import CMLM, CMLMConfig
 from narspeech.decoders.ctc import CTCDecoder, CTCDecoderConfig
 from narspeech.decoders.dag import DAG, DAGConfig
+from narspeech.decoders.glat_ctc import GlatCTC, GlatCTCConfig
 from narspeech.decoders.levenshtein import Levenshtein, LevenshteinConfig
 from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
 from narspeech.decoders.nat import NAT, NATConfig
@@ -31,7 +33,16 @@ from narspeech.tokenizer import Tokenizer
 
 FRONTENDS = {"fbank": Fbank, "text": TextEmbedding}
 ENCODERS = {"conformer": Conformer, "transformer": Transformer}
-DECODERS = {"ctc": CTCDecoder, "mask_ctc": MaskCTC, "cmlm": CMLM, "nat": NAT, "dag": DAG, "levenshtein": Levenshtein}
+DECODERS = {
+    "ctc": CTCDecoder,
+    "mask_ctc": MaskCTC,
+    "cmlm": CMLM,
+    "nat": NAT,
+    "dag": DAG,
+    "levenshtein": Levenshtein,
+    "align_refine": AlignRefine,
+    "glat_ctc": GlatCTC,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +69,16 @@ class ModelConfig:
 
     frontend: FbankConfig | TextConfig = field(default_factory=FbankConfig)
     encoder: ConformerConfig | TransformerConfig = field(default_factory=ConformerConfig)
-    decoder: CTCDecoderConfig | MaskCTCConfig | CMLMConfig | NATConfig | DAGConfig | LevenshteinConfig = field(
-        default_factory=MaskCTCConfig
-    )
+    decoder: (
+        CTCDecoderConfig
+        | MaskCTCConfig
+        | CMLMConfig
+        | NATConfig
+        | DAGConfig
+        | LevenshteinConfig
+        | AlignRefineConfig
+        | GlatCTCConfig
+    ) = field(default_factory=MaskCTCConfig)
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
 
