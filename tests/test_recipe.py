@@ -16,7 +16,6 @@ from narspeech.profile import command, load_file, load_profile
 from narspeech.recipe import Run, spread
 from narspeech.run import dotted, main
 from narspeech.tasks.base import RecipeConfig
-from narspeech.tasks.speech import by_length
 from narspeech.train.metrics import read_metrics
 from tests.train.songs import REFINING, arguments, write_librispeech
 
@@ -301,8 +300,3 @@ def test_statistics_come_from_all_over_the_data():
     assert len(chosen) == 100
     assert chosen[-1] > 4900
     assert all(len(chunk) <= 16 for chunk in spread(1000))
-
-
-def test_like_lengths_are_decoded_together():
-    examples = [Example(id=str(n), audio="a", text="", duration=d) for n, d in enumerate((3.0, 1.0, 2.0))]
-    assert by_length(examples, 2) == [[1, 2], [0]]

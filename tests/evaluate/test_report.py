@@ -10,7 +10,8 @@ import pytest
 
 from narspeech.errors import ManifestError
 from narspeech.evaluate.error_rate import ErrorRate
-from narspeech.evaluate.report import main, read_texts, sample_lines, score, score_each, total
+from narspeech.evaluate.report import main, sample_lines, score, score_each, total
+from narspeech.evaluate.texts import read_lines, read_texts
 
 REFERENCES = "u1 the cat sat on the old mat\nu2 hello\nu3\n"
 HYPOTHESES = "u2 hello\nu1 the bat sat the old mat again\nu3\n"
@@ -197,3 +198,76 @@ def test_command_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         printed = capsys.readouterr()
         assert printed.out == ""
         assert printed.err.startswith("narspeech evaluate: expected")
+
+
+# --- translations
+
+
+def translations(folder: Path) -> tuple[str, str, str]:
+    """A manifest of pairs, what a system made of it, and plain lines of the same."""
+    texts = ["A dog runs through the deep snow.", "Two men sit on a green bench.", "A woman reads."]
+    manifest = put(
+        folder, "ref.jsonl", lines(*({"id": f"{n}", "source": "x", "target": text} for n, text in enumerate(texts, 1)))
+    )
+    worse = [text.replace("deep", "old").replace("Two", "Three") for text in texts]
+    hypotheses = lines(*({"id": f"{n}", "source": "x", "text": text} for n, text in enumerate(worse, 1)))
+    return (
+        str(manifest),
+        str(put(folder, "hyp.jsonl", hypotheses)),
+        str(put(folder, "hyp.txt", "\n".join(worse) + "\n")),
+    )
+
+
+def test_command_scores_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref, hyp, plain = translations(tmp_path)
+    assert main(["--metric", "bleu,chrf", "--ref", ref, "--hyp", hyp]) == 0
+    printed = capsys.readouterr().out
+    assert "normalise: none" in printed
+    assert "nrefs:1|case:mixed" in printed
+    assert main(["--metric", "bleu", "--ref", ref, "--hyp", hyp, "--format", "json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {"utterances", "bleu"}
+    assert 0 < result["bleu"]["score"] < 100
+    assert main(["--metric", "bleu", "--lines", "--ref", plain, "--hyp", plain, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bleu"]["score"] == pytest.approx(100)
+
+
+def test_command_compares_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref, hyp, _ = translations(tmp_path)
+    argv = ["--metric", "wer,bleu,chrf", "--ref", ref, "--hyp", ref, "--versus", hyp, "--samples", "50"]
+    assert main([*argv, "--format", "json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["word"]["errors"] == 0
+    assert result["versus"]["word"]["errors"] == 2
+    assert result["bleu"]["bootstrap"]["delta"] == pytest.approx(100 - result["bleu"]["versus"])
+    assert result["bleu"]["normalise"] == "none"
+    assert result["normalise"] == "basic"
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    for start in ("WER difference -", "BLEU difference +", "chrF difference +"):
+        assert start in printed
+    assert "(above 0: the first is better)" in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--metric", "ter"], "expected metrics among wer, bleu, chrf, received 'ter'"),
+        (["--metric", "bleu", "--per-utterance", "each.jsonl"], "expected the metric wer with --per-utterance"),
+        (["--metric", "bleu", "--lines"], "no reference for 4"),
+    ],
+)
+def test_command_refuses_what_it_cannot_score(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ref, hyp = put(tmp_path, "ref", "1 a\n2 b\n3 c\n"), put(tmp_path, "hyp", "1 a\n2 b\n3 c\n\n")
+    assert main(["--ref", str(ref), "--hyp", str(hyp), *flags]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+
+
+def test_lines_may_be_empty_and_are_numbered(tmp_path: Path) -> None:
+    assert read_lines(put(tmp_path, "text", "\ufeffa b\n\n c\u2028d \r\n")) == {"1": "a b", "2": "", "3": "c\u2028d"}
+    with pytest.raises(ManifestError, match="received none"):
+        read_lines(put(tmp_path, "none", ""))

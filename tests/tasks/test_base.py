@@ -1,0 +1,34 @@
+"""Which decodings a recipe asks for, and their names."""
+
+from __future__ import annotations
+
+from narspeech.decoders.base import DecodeOptions
+from narspeech.tasks.base import DecodeConfig, RecipeConfig, settings
+from tests.fakes import model_config
+
+OWN = DecodeOptions(steps=7, threshold=0.5)
+
+
+def names(kind: str, *, ctc: bool = True, **decode: object) -> list[str]:
+    model = model_config(kind) if ctc else model_config(kind, ctc=None)
+    config = RecipeConfig(model=model, decode=DecodeConfig(**decode))  # type: ignore[arg-type]
+    return [way.name for way in settings(config, OWN)]
+
+
+def test_names_tell_what_was_asked_for() -> None:
+    assert names("mask_ctc", steps=(1, 5)) == ["ctc", "mask_ctc-1", "mask_ctc-5"]
+    assert names("ctc") == ["ctc"]
+    assert names("cmlm", ctc=False, steps=(4,), candidates=(1, 5)) == ["cmlm-4", "cmlm-4-candidates5"]
+    assert names("ar", ctc=False, steps=(), beams=(1, 5)) == ["ar", "ar-beam5"]
+
+
+def test_options_are_the_models_own_but_for_the_budget() -> None:
+    config = RecipeConfig(model=model_config("cmlm"), decode=DecodeConfig(steps=(1, 4), beams=(1, 3), candidates=(2,)))
+    ways = settings(config, OWN)
+    assert (ways[0].decoder, ways[0].options) == ("ctc", OWN)
+    assert [way.options for way in ways[1:]] == [
+        DecodeOptions(steps=steps, threshold=0.5, beam=beam, candidates=2) for steps in (1, 4) for beam in (1, 3)
+    ]
+    assert all(way.decoder is None for way in ways[1:])
+    once = RecipeConfig(model=model_config("cmlm", ctc=None), decode=DecodeConfig(steps=()))
+    assert settings(once, OWN)[0].options.steps == 7
