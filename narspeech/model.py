@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from narspeech.batch import Batch, Encoded, Loss, Padded, TrainStep
 from narspeech.decoders.align_refine import AlignRefine, AlignRefineConfig
+from narspeech.decoders.ar import AR, ARConfig
 from narspeech.decoders.base import DecodeOptions, Decoder
 from narspeech.decoders.cmlm import CMLM, CMLMConfig
 from narspeech.decoders.ctc import CTCDecoder, CTCDecoderConfig
@@ -39,6 +40,7 @@ DECODERS = {
     "cmlm": CMLM,
     "nat": NAT,
     "dag": DAG,
+    "ar": AR,
     "levenshtein": Levenshtein,
     "align_refine": AlignRefine,
     "glat_ctc": GlatCTC,
@@ -75,6 +77,7 @@ class ModelConfig:
         | CMLMConfig
         | NATConfig
         | DAGConfig
+        | ARConfig
         | LevenshteinConfig
         | AlignRefineConfig
         | GlatCTCConfig

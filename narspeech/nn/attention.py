@@ -28,8 +28,41 @@ def key_mask(lengths: Tensor, size: int, window: tuple[int, int] | None = None) 
     return (mask & near) | (offset == 0)
 
 
+class Cache:
+    """The keys and values (B, H, L, D / H) of one self-attention layer, appended to as decoding goes on.
+
+    Made to be changed in place, unlike the other records: the room doubles when it is used up, so that a step costs no
+    copy of what is there.
+    """
+
+    def __init__(self) -> None:
+        self.room: Tensor | None = None
+        self.length = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """keys and values (B, H, N, D / H) of new places -> those of all places, (B, H, L + N, D / H)."""
+        batch, heads, new, head_width = keys.shape
+        start, self.length = self.length, self.length + new
+        if self.room is None or self.length > self.room.shape[3]:
+            wider = keys.new_empty(2, batch, heads, max(2 * self.length, 16 * new), head_width)
+            if self.room is not None:
+                wider[:, :, :, :start] = self.room[:, :, :, :start]
+            self.room = wider
+        self.room[0, :, :, start : self.length] = keys
+        self.room[1, :, :, start : self.length] = values
+        return self.room[0, :, :, : self.length], self.room[1, :, :, : self.length]
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with the rows that `index` (R,) names."""
+        assert self.room is not None
+        self.room = self.room[:, index]
+
+
 class SelfAttention(nn.Module):
-    """x (B, T, D) -> (B, T, D); positions from `nn.positions`: rotary (2, T, D / H), or relative (2 T - 1, D)."""
+    """x (B, T, D) -> (B, T, D); positions from `nn.positions`: rotary (2, T, D / H), or relative (2 T - 1, D).
+
+    With a cache (rotary only) the T new places look back at the cached ones too: mask (B or 1, 1, T, L + T).
+    """
 
     def __init__(self, width: int, heads: int, *, relative: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
@@ -47,7 +80,7 @@ class SelfAttention(nn.Module):
             self.content_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
             self.position_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         if self.relative:
@@ -55,6 +88,8 @@ class SelfAttention(nn.Module):
             q = q + self.content_bias
         else:
             q, k, bias = rotate(q, positions), rotate(k, positions), mask
+            if cache is not None:
+                k, v = cache.append(k, v)
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         out: Tensor = self.output(y.transpose(1, 2).reshape(batch, length, width))

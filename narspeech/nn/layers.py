@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from narspeech.errors import ConfigError
-from narspeech.nn.attention import CrossAttention, SelfAttention
+from narspeech.nn.attention import Cache, CrossAttention, SelfAttention
 from narspeech.nn.positions import rotary, sinusoids
 
 
@@ -46,7 +46,7 @@ class StochasticDepth(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Bidirectional self-attention, cross-attention, feed-forward: tokens (R, U, D) over cached keys and values."""
+    """Self-attention, cross-attention, feed-forward: tokens (R, U, D) over keys and values computed once."""
 
     def __init__(self, width: int, heads: int, hidden: int, memory_width: int, dropout: float) -> None:
         super().__init__()
@@ -57,9 +57,16 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor, keys: Tensor, values: Tensor, memory_mask: Tensor
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        memory_mask: Tensor,
+        cache: Cache | None = None,
     ) -> Tensor:
-        x = x + self.dropout(self.self_attention(self.self_norm(x), positions, mask))
+        x = x + self.dropout(self.self_attention(self.self_norm(x), positions, mask, cache))
         x = x + self.dropout(self.cross_attention(self.cross_norm(x), keys, values, memory_mask))
         out: Tensor = x + self.dropout(self.feed_forward(self.feed_norm(x)))
         return out
@@ -90,10 +97,17 @@ class DecoderStack(nn.Module):
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
         memory_mask: Tensor,
+        caches: Sequence[Cache] | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """x (R, U, D), mask (R or 1, 1, 1 or U, U) what a token may see, memory_mask (R, 1, 1, T) -> (R, U, D)."""
-        positions = rotary(x.shape[1], self.head_width, x.device)
-        for layer, k, v in zip(self.layers, keys, values, strict=True):
-            x = layer(x, positions, mask, k, v, memory_mask)
+        """x (R, U, D), mask (R or 1, 1, 1 or U, U) what a token may see, memory_mask (R, 1, 1, T) -> (R, U, D).
+
+        Decoding from left to right: one cache a layer, in which the L tokens before are kept (then mask (.., L + U)),
+        and the new tokens' positions (2, U, D / H), which are otherwise 0, 1, ... U - 1.
+        """
+        if positions is None:
+            positions = rotary(x.shape[1], self.head_width, x.device)
+        for layer, k, v, cache in zip(self.layers, keys, values, caches or [None] * len(self.layers), strict=True):
+            x = layer(x, positions, mask, k, v, memory_mask, cache)
         out: Tensor = self.norm(x)
         return out

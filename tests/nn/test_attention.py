@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from narspeech.errors import ConfigError
-from narspeech.nn.attention import CrossAttention, SelfAttention, key_mask
+from narspeech.nn.attention import Cache, CrossAttention, SelfAttention, key_mask
 from narspeech.nn.positions import relative, rotary, rotate
 
 CPU = torch.device("cpu")
@@ -158,6 +158,26 @@ class TestSelfAttention:
     def test_impossible_heads(self, width: int, heads: int) -> None:
         with pytest.raises(ConfigError, match="heads times an even number"):
             SelfAttention(width, heads)
+
+
+class TestCache:
+    @pytest.mark.parametrize("pieces", [[1] * 40, [3, 1, 5], [20, 1, 19]])
+    def test_pieces_equal_the_whole(self, pieces: list[int]) -> None:
+        """Also when rows leave on the way, and where the room has to grow."""
+        module, length = attention(relative=False), sum(pieces)
+        x, angles = torch.randn(3, length, WIDTH), rotary(length, WIDTH // HEADS, CPU)
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        whole = module(x, angles, causal)
+        cache, rows, start = Cache(), torch.arange(3), 0
+        for number, piece in enumerate(pieces):
+            here = slice(start, start + piece)
+            out = module(x[rows, here], angles[:, here], causal[here, : start + piece], cache)
+            torch.testing.assert_close(out, whole[rows, here], atol=1e-5, rtol=1e-5)
+            start += piece
+            if number == 1:
+                rows = rows[[2, 0]]
+                cache.keep(torch.tensor([2, 0]))
+        assert cache.length == length
 
 
 class TestCrossAttention:
