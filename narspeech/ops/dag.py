@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from narspeech.batch import Padded
+
 INF = float("inf")
 # Keeps an exponential finite in float64, sums of it too.
 LARGE = 690.0
@@ -114,6 +116,52 @@ def best_path(match: Tensor, links: Tensor, counts: Tensor, lengths: Tensor) -> 
     path = trace(pointers, lengths - 1, counts - 1)
     spare = (lengths - 1)[:, None].expand(-1, match.shape[1] - path.shape[1])
     return torch.cat([path, spare], 1)
+
+
+def passing_probabilities(links: Tensor, lengths: Tensor) -> Tensor:
+    """(B, L) how likely a path visits each vertex: p[0] = 1, p[u] = sum_{v < u} p[v] exp(links[v, u])."""
+    weights = links.masked_fill(~_forward_links(links.shape[1], lengths), -INF).exp()
+    identity = torch.eye(links.shape[1], dtype=links.dtype, device=links.device)
+    first = identity[:, :1].expand(len(links), -1, -1)
+    solved: Tensor = torch.linalg.solve_triangular(identity - weights.mT, first, upper=False, unitriangular=True)
+    return solved.squeeze(-1)
+
+
+def fuzzy_match(match: Tensor, links: Tensor, target: Padded, lengths: Tensor, order: int = 2) -> Tensor:
+    """(B,) between 0 and 1: how far the graph's n-grams are the target's, wherever they stand (FA-DAT: Ma et al. 2023).
+
+    match (B, U, L) and links (B, L, L) as for `dag_loss`, target (B, U) ids with the two ends, order n. The precision,
+    in which counts are expected ones over all paths and clipped by the target's, times BLEU's brevity penalty:
+
+        sum_g min(E[C_g], C_g(target)) / E[number of n-grams] x min(1, exp(1 - C(target) / E[number of n-grams]))
+
+    0 for a target of fewer than n tokens. In float64, which autocast leaves alone.
+    """
+    kind, match, links = match.dtype, match.double(), links.double()
+    width = max(target.data.shape[1] - order + 1, 0)
+    token = torch.arange(target.data.shape[1], device=match.device)[:, None]
+    place, last = torch.arange(match.shape[2], device=match.device), (lengths - 1)[:, None, None]
+    stop = (target.lengths - 1)[:, None, None]
+    # BOS stands at the first vertex, EOS at the last and the others between them.
+    allowed = ((token == 0) == (place == 0)) & ((token == stop) == (place == last)) & (token <= stop) & (place <= last)
+    emissions = match.masked_fill(~allowed, -INF).exp()
+    weights = links.masked_fill(~_forward_links(links.shape[1], lengths), -INF).exp()
+    total = passing_probabilities(links, lengths)[:, None]
+    found = total * emissions[:, :width]
+    same = torch.ones_like(target.data[:, :width, None] == target.data[:, None, :width])
+    for n in range(order):
+        if n:
+            total, found = total @ weights, (found @ weights) * emissions[:, n : n + width]
+        ids = target.data[:, n : n + width]
+        same = same & (ids[:, :, None] == ids[:, None])
+    count = (target.lengths - order + 1).clamp(min=0)
+    real = torch.arange(width, device=match.device) < count[:, None]
+    # An n-gram that the target has c times stands in c places, each with the whole expected count.
+    copies = (same & real[:, None]).sum(-1).clamp(min=1)
+    hits = (found.sum(-1).minimum(copies) / copies * real).sum(-1)
+    expected = total.sum((1, 2))
+    expected = torch.where(expected > 0, expected, 1)
+    return (hits / expected * (1 - count / expected).clamp(max=0).exp()).to(kind)
 
 
 def trace(pointers: list[Tensor], last: Tensor, steps: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from narspeech.decoders import dag
 from narspeech.decoders.base import DecodeOptions
 from narspeech.decoders.dag import DAG, DAGConfig, ends_match
 from narspeech.errors import ConfigError
+from narspeech.ops.dag import fuzzy_match
 from narspeech.refine import decode
 from narspeech.result import Hypothesis
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
@@ -108,6 +109,34 @@ def test_loss_is_the_sum_over_all_paths() -> None:
     scores = model.score(target, memory)
     torch.testing.assert_close(-scores[:3].sum(), expected)
     assert scores[3] == -float("inf")
+
+
+def test_fuzzy_fine_tuning() -> None:
+    """The share of the likelihood, and of what the tokens' fuzzy match of 2-grams lacks; it can be learnt by."""
+    source, target = encoded([6, 4, 0, 1]), batch(packed([6, 7, 7], [8], [], [6, 9]))
+    model = decoder()
+    memory = model.prepare(source)
+    graph = model(model.vertices(memory.states), memory)
+    ends = dag.with_ends(target.target)
+    assert [row.tolist() for row in ends.unpack()] == [[BOS, 6, 7, 7, EOS], [BOS, 8, EOS], [BOS, EOS], [BOS, 6, 9, EOS]]
+    matched = fuzzy_match(ends_match(graph.logits, target.target), graph.links, ends, graph.lengths)
+    assert ((matched > 0) & (matched < 1))[[0, 1]].all()
+    assert matched[2] == 1  # of nothing, nothing is missed
+    likelihood = model.loss(source, target, TrainStep()).total
+    model.config = replace(model.config, fuzzy=0.3)
+    mixed = model.loss(source, target, TrainStep()).total
+    torch.testing.assert_close(mixed, 0.7 * likelihood + 0.3 * (torch.tensor([3, 1, 0, 2]) * (1 - matched)).sum())
+    model.config = replace(model.config, fuzzy=1.0)
+    optimizer = torch.optim.Adam(model.train().parameters(), 1e-2)
+    losses = []
+    for _ in range(25):
+        loss = model.loss(source, target, TrainStep(progress=1.0)).total
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_the_models_ctc_counts_under_its_own_name() -> None:
@@ -290,7 +319,11 @@ def test_no_state_at_all() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"graph_ratio": 0.0}, "graph_ratio above 0"), ({"glance": (0.5, 1.5)}, "two shares between 0 and 1")],
+    [
+        ({"graph_ratio": 0.0}, "graph_ratio above 0"),
+        ({"glance": (0.5, 1.5)}, "two shares between 0 and 1"),
+        ({"fuzzy": 2.0}, "fuzzy between 0 and 1"),
+    ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

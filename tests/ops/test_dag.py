@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations, pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
-from narspeech.ops.dag import best_path, dag_loss, link_log_probs
+from narspeech.batch import Padded
+from narspeech.ops.dag import best_path, dag_loss, fuzzy_match, link_log_probs, passing_probabilities
 
 GARBAGE = [0.0, float("nan"), float("inf"), -float("inf"), 1e30]
 INF = float("inf")
@@ -78,12 +80,12 @@ class TestLoss:
             torch.testing.assert_close(gradient, reference, atol=1e-5, rtol=1e-5)
 
     def test_finite_differences(self) -> None:
-        match = torch.randn(2, 4, 6, dtype=torch.float64, requires_grad=True)
-        scores = torch.randn(2, 6, 6, dtype=torch.float64, requires_grad=True)
-        counts, lengths = torch.tensor([4, 3]), torch.tensor([6, 5])
+        match = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+        scores = torch.randn(2, 5, 5, dtype=torch.float64, requires_grad=True)
+        counts, lengths = torch.tensor([3, 3]), torch.tensor([5, 4])
 
         def loss(match: Tensor, scores: Tensor) -> Tensor:
-            later = torch.ones(6, 6).triu(1).bool()
+            later = torch.ones(5, 5).triu(1).bool()
             links = scores.masked_fill(~later, -1e4).log_softmax(-1).masked_fill(~later, -INF)
             return dag_loss(match, links, counts, lengths)[0]
 
@@ -210,3 +212,75 @@ class TestLinks:
             assert x.grad.isfinite().all()
             assert x.grad[0].any()
             assert x.grad[1].abs().max() < 1e-6  # a graph of two vertices has one path
+
+
+def every_path(links: Tensor, size: int) -> list[tuple[tuple[int, ...], Tensor]]:
+    """All paths of one graph with their probabilities."""
+    found = [path for count in range(1, size + 1) for path in paths(count, size)]
+    return [(path, torch.stack([links[v, u] for v, u in pairwise(path)]).sum().exp()) for path in found]
+
+
+class TestFuzzyMatch:
+    def test_passing_probabilities(self) -> None:
+        lengths = torch.tensor([6, 2, 4])
+        links = link_log_probs(*torch.randn(2, 3, 2, 6, 4), torch.randn(3, 6, 2), torch.rand(2), lengths)
+        found = passing_probabilities(links, lengths)
+        for row, size in enumerate(lengths.tolist()):
+            every = every_path(links[row], size)
+            assert sum(float(p) for _, p in every) == pytest.approx(1, abs=1e-5)
+            expected = [sum(float(p) for path, p in every if u in path) for u in range(6)]
+            assert found[row].tolist() == pytest.approx(expected, abs=1e-5)
+
+    @pytest.mark.parametrize("order", [1, 2, 3])
+    def test_against_all_paths(self, order: int) -> None:
+        """Expected counts by listing the paths; targets with repeated n-grams, spare rows and spare vertices."""
+        rows = [[3, 6, 7, 6, 7, 6, 4], [3, 4], [3, 6, 6, 6, 4], [3, 7, 8, 4]]
+        target = Padded.pack([torch.tensor(row) for row in rows])
+        lengths = torch.tensor([6, 2, 7, 5])  # the first target has no path, and a match all the same
+        emissions = torch.randn(4, 7, 9, dtype=torch.float64).log_softmax(-1)
+        match = torch.stack([emissions[b][:, target.data[b]].T for b in range(4)])
+        match[(target.data == 3) | (target.data == 4)] = 0.0
+        scores = torch.randn(4, 7, 7, dtype=torch.float64)
+        later = torch.ones(7, 7).triu(1).bool() & (torch.arange(7) < lengths[:, None, None])
+        links = scores.masked_fill(~later, -1e4).log_softmax(-1).masked_fill(~later, -INF)
+        found = fuzzy_match(match, links, target, lengths, order)
+        for b, row in enumerate(rows):
+            size = int(lengths[b])
+
+            def says(u: int, token: int, b: int = b, size: int = size) -> float:
+                if u in (0, size - 1) or token in (3, 4):
+                    return float(token == {0: 3, size - 1: 4}.get(u))
+                return float(emissions[b, u, token].exp())
+
+            grams = [tuple(row[i : i + order]) for i in range(len(row) - order + 1)]
+            hits, expected = 0.0, 0.0
+            every = [(path, float(p)) for path, p in every_path(links[b], size)]
+            places = [(path[i : i + order], p) for path, p in every for i in range(len(path) - order + 1)]
+            expected = sum(p for _, p in places)
+            for gram in set(grams):
+                count = sum(p * math.prod(says(u, y) for u, y in zip(at, gram, strict=True)) for at, p in places)
+                hits += min(count, grams.count(gram))
+            wanted = hits / expected * min(1.0, math.exp(1 - len(grams) / expected)) if grams else 0.0
+            assert found[b].item() == pytest.approx(wanted, abs=1e-9)
+
+    def test_a_graph_of_one_path(self) -> None:
+        """It matches the target that it spells altogether, and one with another order of words in part."""
+        links = torch.full((2, 5, 5), -INF)
+        links[:, torch.arange(4), torch.arange(1, 5)] = 0.0
+        target = Padded(torch.tensor([[3, 6, 7, 8, 4], [3, 7, 8, 6, 4]]), torch.tensor([5, 5]))
+        match = torch.where(target.data[:, :, None] == torch.tensor([3, 6, 7, 8, 4]), 0.0, -INF)
+        found = fuzzy_match(match, links, target, torch.tensor([5, 5]))
+        assert found.tolist() == pytest.approx([1.0, 0.25])
+
+    def test_gradients(self) -> None:
+        target = Padded(torch.tensor([[3, 6, 7, 6, 4], [3, 6, 4, 0, 0]]), torch.tensor([5, 3]))
+        lengths = torch.tensor([6, 4])
+        later = torch.ones(6, 6).triu(1).bool() & (torch.arange(6) < lengths[:, None, None])
+
+        def loss(match: Tensor, scores: Tensor) -> Tensor:
+            links = scores.masked_fill(~later, -1e4).log_softmax(-1).masked_fill(~later, -INF)
+            return fuzzy_match(match.log_softmax(-1), links, target, lengths)
+
+        match = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+        scores = torch.randn(2, 6, 6, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(loss, (match, scores))
