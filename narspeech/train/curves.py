@@ -34,7 +34,8 @@ def draw_curves(folder: Path, target: Path) -> None:
     translation = any(name.endswith("_bleu") for name in names)
     for name in sorted(name for name in names if name.endswith(("wer", "cer", "_bleu", "_chrf"))):
         _line(rates, scores, name, marker=".")
-    losses.set(ylabel="training loss a token", yscale="log" if losses.lines else "linear")
+    positive = any(entry.get("loss", 0) > 0 for entry in training)
+    losses.set(ylabel="training loss a token", yscale="log" if positive else "linear")
     rates.set(xlabel="updates", ylim=(0, 100 if translation else 1))
     rates.set(ylabel="validation score" if translation else "validation error rate")
     for axes in (losses, rates):

@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from narspeech.cli import main
+from narspeech.decoders.align_refine import AlignRefineConfig
 from narspeech.decoders.ar import ARConfig
 from narspeech.decoders.cmlm import CMLMConfig
 from narspeech.decoders.ctc import CTCDecoderConfig
 from narspeech.decoders.dag import DAGConfig
+from narspeech.decoders.glat_ctc import GlatCTCConfig
 from narspeech.decoders.levenshtein import LevenshteinConfig
 from narspeech.decoders.mask_ctc import MaskCTCConfig
 from narspeech.decoders.nat import NATConfig
@@ -84,6 +86,27 @@ def mask_ctc() -> Recipe:
     return with_model(on_ctc(MaskCTCConfig(depth=4, **SHAPE)), decode)
 
 
+def align_refine() -> Recipe:
+    """CTC's path, rewritten as a whole in each step (Chi et al. 2021)."""
+    return with_model(on_ctc(AlignRefineConfig(depth=4, **SHAPE)), replace(REFINED, steps=(1, 4)))
+
+
+def align_denoise() -> Recipe:
+    """CTC's path, rewritten in one step by a decoder that restores noisy paths (Chen et al. 2021)."""
+    return with_model(on_ctc(AlignRefineConfig(depth=4, mode="align_denoise", **SHAPE)), replace(REFINED, steps=(1, 2)))
+
+
+def imputer() -> Recipe:
+    """A path that each block of eight states fills in one by one (Chan et al. 2020), or faster."""
+    return with_model(on_ctc(AlignRefineConfig(depth=4, mode="imputer", **SHAPE)), replace(REFINED, steps=(2, 4, 8)))
+
+
+def glat_ctc() -> Recipe:
+    """One pass over a masked path, with glancing at the forced alignment (Gu & Kong 2021)."""
+    model = replace(BASE.model, encoder=replace(ENCODER, upsample=3), decoder=GlatCTCConfig(depth=4, **SHAPE))
+    return with_model(model, ONE_PASS)
+
+
 def cmlm() -> Recipe:
     """Mask-Predict (Ghazvininejad et al. 2019) in 1, 4 and 10 steps, with the likeliest length and with five."""
     model = replace(BASE.model, decoder=CMLMConfig(depth=4, **SHAPE))
@@ -134,7 +157,7 @@ def with_model(model: ModelConfig, decode: DecodeConfig = BASE.decode) -> Recipe
     return Recipe(sources, replace(config, model=model, decode=decode))
 
 
-def on_ctc(decoder: MaskCTCConfig) -> ModelConfig:
+def on_ctc(decoder: MaskCTCConfig | AlignRefineConfig) -> ModelConfig:
     """A model whose decoder refines what the CTC head of an encoder with three states a token wrote."""
     encoder = replace(ENCODER, upsample=3)
     return replace(BASE.model, encoder=encoder, decoder=decoder, ctc=CTCConfig(weight=0.5, intermediate=0.0))
@@ -150,7 +173,23 @@ def in_french(profile: Callable[[], Recipe]) -> Callable[[], Recipe]:
     return french
 
 
-GERMAN = (ar, ar_shallow, ctc, mask_ctc, cmlm, nat, nat_fertility, glat, dslp, levenshtein, dag)
+GERMAN = (
+    ar,
+    ar_shallow,
+    ctc,
+    mask_ctc,
+    align_refine,
+    align_denoise,
+    imputer,
+    glat_ctc,
+    cmlm,
+    levenshtein,
+    nat,
+    nat_fertility,
+    glat,
+    dslp,
+    dag,
+)
 PROFILES = {profile.__name__: profile for profile in (*GERMAN, *map(in_french, GERMAN))}
 
 if __name__ == "__main__":

@@ -25,6 +25,14 @@ def test_a_picture_is_written(tmp_path, count):
     assert len(picture) > 5000
 
 
+def test_translations_and_losses_of_nothing_are_drawn_too(tmp_path):
+    entries = [{"kind": "train", "update": 1, "loss": 0.0, "ctc": 0.0}]
+    entries += [{"kind": "scores", "update": 1, "epoch": 1, "cmlm_bleu": 31.0, "cmlm_chrf": 55.0, "score": 0.7}]
+    (tmp_path / FILE).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    draw_curves(tmp_path, tmp_path / "curves.png")
+    assert len((tmp_path / "curves.png").read_bytes()) > 5000
+
+
 def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(NarspeechError, match=r"narspeech\[train\]"):
