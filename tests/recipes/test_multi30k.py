@@ -10,19 +10,21 @@ from pathlib import Path
 import pytest
 
 import narspeech
-from narspeech.config import from_dict
+from narspeech.config import from_dict, override
 from narspeech.data.example import Example, read_manifest, write_manifest
 from narspeech.data.pairs import PairDataset, read_pairs, write_pairs
 from narspeech.errors import ConfigError, ManifestError
+from narspeech.frontends.text import TextConfig
 from narspeech.model import DECODERS, CTCConfig
 from narspeech.profile import Recipe, Source, load_file, load_profile
 from narspeech.recipe import Run
 from narspeech.run import main
-from narspeech.tasks.base import DecodeConfig, RecipeConfig
+from narspeech.tasks.base import DecodeConfig, RecipeConfig, settings
 from narspeech.tokenizer import load as load_tokenizer
 from narspeech.train.metrics import read_metrics
 from tests.fakes import model_config, sing, write_wav
-from tests.train.songs import config, sentences
+from tests.train.songs import config as train_config
+from tests.train.songs import sentences
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "multi30k" / "recipe.py"
 LAYER = {"width": 16, "heads": 2, "feed_forward": 32, "dropout": 0.0}
@@ -44,8 +46,8 @@ TINY = {
 PART = "multi30k-en-de-test_2016_flickr"
 
 
-def words(**settings: object) -> list[str]:
-    return [word for name, value in (TINY | settings).items() for word in (f"--{name}", str(value))]
+def words() -> list[str]:
+    return [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def teacher(corpus, tmp_path_factory):
 
 def test_a_run_leaves_translations_and_their_scores(teacher):
     scores = json.loads((teacher / "scores.json").read_text())
-    assert {part: list(settings) for part, settings in scores.items()} == {PART: ["ar-2", "ar-2-beam2"]}
+    assert {part: list(found) for part, found in scores.items()} == {PART: ["ar-2", "ar-2-beam2"]}
     assert scores[PART]["ar-2"]["utterances"] == 5
     assert {"score", "signature"} == scores[PART]["ar-2"]["bleu"].keys()
     references = read_pairs(teacher / "manifests" / "multi30k-en-de" / "test_2016_flickr.jsonl")
@@ -80,8 +82,8 @@ def test_a_run_leaves_translations_and_their_scores(teacher):
     assert found[0]["score"] == pytest.approx(
         1 - found[0]["ar_bleu"] / 100 + 1e-3 * (1 - found[0]["ar_chrf"] / 100), abs=1e-9
     )
-    settings = json.loads((teacher / "config.json").read_text())
-    assert settings["sources"]["multi30k-en-de"]["dev"] == ["val"]
+    stored_settings = json.loads((teacher / "config.json").read_text())
+    assert stored_settings["sources"]["multi30k-en-de"]["dev"] == ["val"]
     assert (teacher / "curves.png").exists()
 
 
@@ -116,17 +118,17 @@ def test_a_student_learns_what_its_teacher_wrote(teacher, corpus, tmp_path, monk
 
     monkeypatch.setattr("narspeech.tasks.translation.PairDataset", noted)
     given = [f"{RECIPE}:cmlm", "--data", str(corpus), "--stages", "prepare,train,average"]
-    settings = words()
+    tiny = words()
     out = tmp_path / "out"
-    assert main([*given, "--out", str(out), *settings, "--distilled", str(teacher / "distilled")]) == 0
+    assert main([*given, "--out", str(out), *tiny, "--distilled", str(teacher / "distilled")]) == 0
     assert seen[0] == written
     assert [pair.id for pair in seen[1]] == ["val-00001", "val-00002", "val-00004", "val-00005"]
     # The vocabulary is the teacher's all the same, and the run remembers.
     assert load_tokenizer(out / "final").pieces == load_tokenizer(teacher / "final").pieces
     assert json.loads((out / "config.json").read_text())["distilled"] == str(teacher / "distilled")
-    assert main([*given, "--out", str(out), *settings]) == 0
+    assert main([*given, "--out", str(out), *tiny]) == 0
     with pytest.raises(ConfigError, match="other distilled"):
-        main([*given, "--out", str(out), *settings, "--distilled", str(tmp_path)])
+        main([*given, "--out", str(out), *tiny, "--distilled", str(tmp_path)])
 
 
 def test_a_distilled_folder_must_hold_every_example(teacher, corpus, tmp_path):
@@ -151,6 +153,30 @@ def test_there_is_a_profile_for_every_decoder_in_both_languages():
     assert profiles["cmlm_fr"]().config == profiles["cmlm"]().config
 
 
+GERMAN = [name for name in load_file(RECIPE).PROFILES if not name.endswith("_fr")]
+
+
+@pytest.mark.parametrize("name", GERMAN)
+def test_every_profile_runs_from_end_to_end(name, corpus, tmp_path):
+    recipe = load_profile(f"{RECIPE}:{name}")
+    model = recipe.config.model
+    encoder = replace(model.encoder, depth=2, **LAYER)
+    layer = LAYER if hasattr(model.decoder, "depth") else {}
+    decoder = replace(model.decoder, **layer, **({"depth": 1} if layer else {}))
+    shrunk = override(
+        replace(
+            recipe.config,
+            model=replace(model, frontend=TextConfig(width=16), encoder=encoder, decoder=decoder),
+            decode=replace(recipe.config.decode, thresholds=recipe.config.decode.thresholds[:1]),
+        ),
+        {key: value for key, value in TINY.items() if key.partition(".")[0] in ("tokenizer", "data", "train")},
+    )
+    Run(recipe._replace(config=shrunk), corpus, tmp_path).stages(["prepare", "train", "average", "decode", "score"])
+    scores = json.loads((tmp_path / "scores.json").read_text())[PART]
+    assert list(scores) == [way.name for way in settings(shrunk, model.decoding)]
+    assert all(0 <= found["chrf"]["score"] <= 100 for found in scores.values())
+
+
 # --- speech translation: sound in, text of another language out
 
 
@@ -173,14 +199,14 @@ def say(data: Path, out: Path, parts: tuple[str, ...], *, download: bool) -> dic
 
 def test_speech_is_translated_and_distilled(tmp_path, capsys):
     (tmp_path / "data").mkdir()
-    settings = RecipeConfig(
+    config = RecipeConfig(
         task="speech_translation",
         tokenizer=replace(RecipeConfig().tokenizer, kind="characters"),
         model=model_config("mask_ctc", ctc=CTCConfig(weight=0.5, intermediate=0.0)),
-        train=config(epochs=1, max_seconds=6.0),
+        train=train_config(epochs=1, max_seconds=6.0),
         decode=DecodeConfig(steps=(2,), thresholds=(0.5, 0.9)),
     )
-    recipe = Recipe((Source("songs", say, train=("train",), test=("test",)),), settings)
+    recipe = Recipe((Source("songs", say, train=("train",), test=("test",)),), config)
     out = tmp_path / "out"
     Run(recipe, tmp_path / "data", out).stages(["prepare", "train", "average", "decode", "score", "distill"])
     scores = json.loads((out / "scores.json").read_text())
