@@ -129,6 +129,8 @@ def test_gradient_reaches_every_parameter(positions: str, norm: str, subsampling
         Conformer(replace(config, stochastic_depth=0.3, dropout=0.1), NUM_FEATURES),
         CTCHead(16, 9, condition=True),
     )
+    assert head.condition is not None
+    torch.nn.init.normal_(head.condition.weight)  # it starts at zero, where nothing before it has a gradient
     encoded = encoder(together(utterances(LENGTHS * 4), 3, float("nan")), head.feedback)
     states = torch.cat(encoded.states.unpack())
     (states * torch.randn_like(states)).sum().backward()  # type: ignore[no-untyped-call]
