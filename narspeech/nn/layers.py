@@ -107,7 +107,8 @@ class DecoderStack(nn.Module):
         """
         if positions is None:
             positions = rotary(x.shape[1], self.head_width, x.device)
-        for layer, k, v, cache in zip(self.layers, keys, values, caches or [None] * len(self.layers), strict=True):
+        kept: Sequence[Cache | None] = caches or [None] * len(self.layers)
+        for layer, k, v, cache in zip(self.layers, keys, values, kept, strict=True):
             x = layer(x, positions, mask, k, v, memory_mask, cache)
         out: Tensor = self.norm(x)
         return out
