@@ -32,6 +32,7 @@ COMMANDS = {
     "translate": Command("narspeech.translator", "translate text, a line out for every line in"),
     "evaluate": Command("narspeech.evaluate.report", "score hypotheses against references: WER and CER, BLEU and chrF"),
     "run": Command("narspeech.run", "prepare, train, average, decode and score by a recipe"),
+    "compare": Command("narspeech.compare", "finished runs side by side, in quality and in speed"),
 }
 
 

@@ -151,9 +151,9 @@ class Run:
             references = {example.id: self.task.input.reference(example) for example in self.task.input.read(manifest)}
             for way in settings(self.config, self.config.model.decoding):
                 hypotheses = read_texts(self.out / "decode" / f"{part}.{way.name}.jsonl")
-                result, shown = self.task.measure.score(references, hypotheses)
-                scores.setdefault(part, {})[way.name] = result
-                print(f"{part:24} {way.name:20} {shown}")
+                scored = self.task.measure.score(references, hypotheses)
+                scores.setdefault(part, {})[way.name] = scored.result
+                print(f"{part:24} {way.name:20} {scored.shown}")
         checkpoint.write_json(self.out / "scores.json", scores)
 
     def distill(self) -> None:

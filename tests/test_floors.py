@@ -34,7 +34,7 @@ FLOORS = (
     ("tasks",),
     ("profile",),
     ("recipe",),
-    ("run",),
+    ("run", "compare"),
     ("cli",),
     ("__main__",),
 )

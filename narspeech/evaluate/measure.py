@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from narspeech.evaluate.bleu import NAMES, score_translations
 from narspeech.evaluate.error_rate import corpus
@@ -16,14 +16,23 @@ Texts = Sequence[tuple[str, str]]
 
 
 class Scored(NamedTuple):
-    """The scores of a decoded part for scores.json, and as a line for people."""
+    """The scores of a decoded part for scores.json, and those that count by name, in percent or points."""
 
     result: dict[str, Any]
-    shown: str
+    figures: dict[str, float]
+
+    @property
+    def shown(self) -> str:
+        return "  ".join(f"{name} {value:6.2f}" for name, value in self.figures.items())
 
 
 class Measure(ABC):
-    """What a validation tells of texts, which epoch is the best, and what is reported in the end."""
+    """What a validation tells of texts, which epoch is the best, and what is reported in the end.
+
+    falling: whether lower figures are better.
+    """
+
+    falling: ClassVar[bool]
 
     @abstractmethod
     def rates(self, texts: Texts) -> dict[str, float]:
@@ -49,6 +58,8 @@ class Measure(ABC):
 class ErrorRates(Measure):
     """Word and character error rates as fractions."""
 
+    falling = True
+
     def rates(self, texts: Texts) -> dict[str, float]:
         words = corpus(texts)
         reference = max(words.reference, 1)
@@ -71,12 +82,13 @@ class ErrorRates(Measure):
 
     def score(self, references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Scored:
         found = score(references, hypotheses)
-        shown = f"WER {100 * found.word.rate:6.2f}  CER {100 * found.character.rate:6.2f}"
-        return Scored(found.to_dict(), shown)
+        return Scored(found.to_dict(), {"WER": 100 * found.word.rate, "CER": 100 * found.character.rate})
 
 
 class Bleu(Measure):
     """BLEU and chrF in points, of cased and detokenised text."""
+
+    falling = False
 
     def rates(self, texts: Texts) -> dict[str, float]:
         references, hypotheses = zip(*texts, strict=True)
@@ -94,7 +106,7 @@ class Bleu(Measure):
     def score(self, references: Mapping[str, str], hypotheses: Mapping[str, str]) -> Scored:
         check_ids(references, hypotheses)
         found = score_translations(list(references.values()), [hypotheses[name] for name in references])
-        shown = "  ".join(f"{NAMES[name]} {value.score:6.2f}" for name, value in found.items())
         return Scored(
-            {"utterances": len(references), **{name: value.to_dict() for name, value in found.items()}}, shown
+            {"utterances": len(references), **{name: value.to_dict() for name, value in found.items()}},
+            {NAMES[name]: value.score for name, value in found.items()},
         )

@@ -38,10 +38,12 @@ def test_bleu_is_an_error_when_turned_round() -> None:
 @pytest.mark.parametrize(("measure", "names"), [(ErrorRates(), {"word", "character"}), (Bleu(), {"bleu", "chrf"})])
 def test_scores_join_by_id(measure: Measure, names: set[str]) -> None:
     references = {"one": "a dog runs by the sea", "two": "the cat sat"}
-    result, shown = measure.score(references, dict(reversed(references.items())))
+    result, figures = scored = measure.score(references, dict(reversed(references.items())))
     assert names <= result.keys()
     assert result["utterances"] == 2
     assert json.dumps(result)
-    assert "100.00" in shown or "0.00" in shown
+    best = 0 if measure.falling else 100
+    assert list(figures.values()) == pytest.approx([best, best])
+    assert all(f"{name} {value:6.2f}" in scored.shown for name, value in figures.items())
     with pytest.raises(ManifestError, match="no hypothesis for two"):
         measure.score(references, {"one": "a"})

@@ -1,0 +1,96 @@
+"""Finished runs side by side: tiny models that learnt nothing, with everything else as after `narspeech run`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from narspeech import checkpoint
+from narspeech.compare import compare, main, table
+from narspeech.data.pairs import Pair, write_pairs
+from narspeech.errors import ConfigError
+from narspeech.profile import Recipe, Source, load_file
+from narspeech.recipe import Run
+from narspeech.tasks.base import DecodeConfig, RecipeConfig
+from tests.fakes import model_config, tiny_model
+
+prepare = load_file(Path(__file__).parents[1] / "recipes" / "multi30k" / "prepare.py").prepare
+PAIRS = [Pair(id=str(number), source="abad cab"[number % 4 :], target="dc ab") for number in range(6)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One of each kind: raw and refined, and as if it had been trained on what a teacher wrote."""
+    folder = tmp_path_factory.mktemp("runs")
+    for kind, distilled in (("ar", None), ("mask_ctc", folder / "ar" / "distilled")):
+        config = RecipeConfig(
+            task="translation", model=model_config(kind, "text"), decode=DecodeConfig(steps=(2,), beams=(1, 2))
+        )
+        run = Run(Recipe((Source("tiny", prepare, test=("test",)),), config), None, folder / kind, distilled=distilled)
+        (run.out / "manifests" / "tiny").mkdir(parents=True)
+        write_pairs(run.out / "manifests" / "tiny" / "test.jsonl", PAIRS)
+        checkpoint.save(run.final, tiny_model(kind, "text"))
+        run.stages(["decode", "score"])
+    return [folder / "ar", folder / "mask_ctc"]
+
+
+def test_every_setting_of_every_run_is_a_row(runs):
+    rows = compare(runs, baseline="ar/ar-2-beam2", batch_sizes=(1, 4), examples=4, rounds=2)
+    assert [(row.run, row.setting, row.distilled) for row in rows] == [
+        ("ar", "ctc", False),
+        ("ar", "ar-2", False),
+        ("ar", "ar-2-beam2", False),
+        ("mask_ctc", "ctc", True),
+        ("mask_ctc", "mask_ctc-2", True),
+        ("mask_ctc", "mask_ctc-2-beam2", True),
+    ]
+    scores = {run.name: json.loads((run / "scores.json").read_text())["tiny-test"] for run in runs}
+    for row in rows:
+        stored = scores[row.run][row.setting]
+        assert row.figures == {"BLEU": stored["bleu"]["score"], "chrF": stored["chrf"]["score"]}
+        assert row.parameters == sum(weight.numel() for weight in tiny_model(row.run, "text").parameters())
+        assert min(row.speeds.values()) > 0
+    assert rows[2].ratios == {1: 1.0, 4: 1.0}
+    assert rows[3].steps == 0
+    assert 0 < rows[4].steps <= 2
+    lines = table(rows, "ar/ar-2-beam2").splitlines()
+    assert len(lines) == len(rows) + 2
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_command_writes_table_and_picture(runs, tmp_path, capsys):
+    words = [*map(str, runs), "--out", str(tmp_path / "new"), "--baseline", "ar/ar-2"]
+    assert main([*words, "--batch-sizes", "2", "--examples", "3", "--rounds", "1", "--threads", "1"]) == 0
+    content = json.loads((tmp_path / "new" / "comparison.json").read_text())
+    assert len(content["rows"]) == 6
+    assert capsys.readouterr().out in (tmp_path / "new" / "comparison.md").read_text()
+    assert (tmp_path / "new" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "ar/greedy"}, "expected a baseline among ar/ctc, ar/ar-2, "),
+        ({"part": "other"}, r"expected a part of .*ar \(tiny-test\), received other"),
+    ],
+)
+def test_what_is_not_there_is_named(runs, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        compare(runs, **{"baseline": "ar/ar-2", **changes})
+
+
+def test_runs_that_are_not_finished_or_not_told_apart_are_refused(runs, tmp_path):
+    with pytest.raises(ConfigError, match="expected the folder of a run"):
+        compare([tmp_path], baseline="ar/ar-2")
+    with pytest.raises(ConfigError, match="one name twice"):
+        compare([runs[0], runs[0]], baseline="ar/ar-2")
+    missing = runs[0] / "decode" / "tiny-test.ar-2.jsonl"
+    content = missing.read_bytes()
+    missing.unlink()
+    try:
+        with pytest.raises(ConfigError, match="run the stage decode"):
+            compare(runs, baseline="ar/ar-2")
+    finally:
+        missing.write_bytes(content)
