@@ -19,9 +19,11 @@ from narspeech.batch import Padded
 from narspeech.checkpoint import find_device, load
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import CheckpointError, ConfigError, NarspeechError
+from narspeech.files import write_atomic
 from narspeech.model import Model
+from narspeech.picture import cells, draw_trace
 from narspeech.result import Hypothesis, Translation
-from narspeech.tokenizer import Tokenizer
+from narspeech.tokenizer import MASK, SPECIAL_PIECES, Tokenizer
 
 # English to German; beside the package, not in it: only a copy of the repository has it.
 BUNDLED = Path(__file__).parents[1] / "models" / "en-de"
@@ -187,6 +189,8 @@ class TranslateOptions:
     text, score (mean log-probability of a token), tokens, scores, steps, and alternatives where there are some."""
     trace: bool = False
     """With jsonl: also the tokens after the draft and after every step."""
+    picture: Path | None = None
+    """Also draw the refinement of the one sentence given into this SVG file."""
     batch_size: int = 32
     """Sentences translated together."""
     device: str | None = None
@@ -202,10 +206,11 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(TranslateOptions, args=argv, prog="narspeech translate", config=config)
     if options.text and options.input is not None:
         raise NarspeechError("expected text or --input, received both: give one of them")
+    if options.picture is not None and len(options.text) != 1:
+        raise NarspeechError("expected one sentence as an argument for --picture, received none or several: give one")
     translator = Translator(options.model, device=options.device)
-    decoding = translator.options(
-        steps=options.steps, candidates=options.candidates, beam=options.beam, trace=options.trace
-    )
+    trace = options.trace or options.picture is not None
+    decoding = translator.options(steps=options.steps, candidates=options.candidates, beam=options.beam, trace=trace)
     number = 0
     with contextlib.ExitStack() as files:
         lines, together = _open(options, files)
@@ -218,6 +223,8 @@ def main(argv: list[str]) -> int:
                     entry = {"id": str(number), "source": source, **record(translation, translator.model.tokenizer)}
                     line = json.dumps(entry, ensure_ascii=False)
                 print(line)
+                if options.picture is not None:
+                    write_atomic(options.picture, picture(translation, translator.model.tokenizer).encode())
             sys.stdout.flush()
     return 0
 
@@ -243,6 +250,13 @@ def decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise NarspeechError(f"expected UTF-8 text on line {number} of {name}, received {error}") from None
+
+
+def picture(translation: Translation, tokenizer: Tokenizer) -> str:
+    """The trace as an SVG document; what was decoded in one pass has one row."""
+    rows = [(pieces(step.tokens, tokenizer), step.scores) for step in translation.trace]
+    rows = rows or [(translation.tokens, translation.scores)]
+    return draw_trace([cells(tokens, scores, SPECIAL_PIECES[MASK]) for tokens, scores in rows])
 
 
 def record(translation: Translation, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -27,7 +27,7 @@ FLOORS = (
     ("refine",),
     ("model",),
     ("checkpoint",),
-    ("search", "align"),
+    ("search", "align", "picture"),
     ("longform",),
     ("transcriber", "translator"),
     ("distill", "export", "serve"),

@@ -262,3 +262,16 @@ def test_python_callers_do_not_pay_for_the_command() -> None:
     program = "import sys, narspeech.translator; sys.exit('tyro' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_command_draws_a_refinement(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "trace.svg"
+    words = ["abad dab", "--model", str(folder), "--device", "cpu", "--picture", str(target)]
+    assert translator.main(words) == 0
+    expected = alone(checkpoint.load(folder), "abad dab", trace=True)
+    assert capsys.readouterr().out == f"{expected.text}\n"
+    assert target.read_text().count("step") == expected.steps > 0
+    one_pass = alone(checkpoint.load(folder), "abad dab", decoder="ctc")
+    assert "draft" in translator.picture(one_pass, checkpoint.load(folder).tokenizer)
+    with pytest.raises(NarspeechError, match="one sentence as an argument for --picture"):
+        translator.main(["another", *words])
