@@ -18,6 +18,8 @@ from narspeech.model import Model, ModelConfig
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# Weights that mean nothing with another vocabulary, even where their shapes agree.
+OF_VOCABULARY = ("ctc.", "decoder.tokens.", "frontend.embedding.")
 
 
 def save(folder: Path, model: Model, *, dtype: torch.dtype | None = None) -> None:
@@ -69,10 +71,18 @@ def find_device(name: str) -> torch.device:
 
 
 def initialise(model: Model, path: str | os.PathLike[str]) -> list[str]:
-    """Copy from checkpoint `path` every weight whose name and shape fit; returns the names that kept their own."""
+    """Copy from checkpoint `path` every weight whose name and shape fit; returns the names that kept their own.
+
+    From a model of another vocabulary, such as one that recognises what this one shall translate, the rest is taken.
+    """
     weights = read_weights(Path(path) / WEIGHTS)
     own = model.state_dict()
-    fitting = {name: x for name, x in weights.items() if name in own and own[name].shape == x.shape}
+    foreign = () if tokenizers.load(Path(path)).pieces == model.tokenizer.pieces else OF_VOCABULARY
+    fitting = {
+        name: x
+        for name, x in weights.items()
+        if name in own and own[name].shape == x.shape and not name.startswith(foreign)
+    }
     if not fitting:
         raise CheckpointError(
             f"expected {path} to share weights with the model, received none that fit: check the profile"

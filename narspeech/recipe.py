@@ -230,17 +230,19 @@ class Run:
         return tokenizers.load(folder)
 
     def _rewritten(self, examples: Sequence[Any]) -> list[Any]:
-        """The examples as a teacher wrote them, if there is one."""
+        """The examples with the texts that a teacher wrote, if there is one. It may have read what is heard here."""
         if self.distilled is None:
             return list(examples)
         paths = [self.distilled / f"{part}.jsonl" for part in self._manifests("train")]
-        written = {example.id: example for path in paths for example in self.task.input.read(path)}
+        if not all(path.is_file() for path in paths):  # the teacher's corpus is another, of the same ids
+            paths = sorted(self.distilled.glob("*.jsonl"))
+        written = {name: text for path in paths for name, text in read_texts(path).items()}
         refuse(
             [example.id for example in examples if example.id not in written],
             f"every training example in {self.distilled}",
             "that are not there",
         )
-        return [written[example.id] for example in examples]
+        return [self.task.input.with_reference(example, written[example.id]) for example in examples]
 
     def _write_distilled(self, path: Path, examples: Sequence[Any], texts: Sequence[str]) -> None:
         """An example of which the teacher made nothing stays as it was."""

@@ -173,7 +173,8 @@ def transcribe(
     batch_size: int = 8,
     trace: bool = False,
 ) -> Transcript | list[Transcript]:
-    """The words in a recording, in lower case; a list or tuple of recordings gives a list, in order.
+    """What is said in a recording, in the language and case that the model was trained to write: the words in lower
+    case, or a translation as it is printed. A list or tuple of recordings gives a list, in order.
 
     recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel:
     which one to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one;

@@ -199,6 +199,15 @@ def test_initialise_copies_what_fits(saved: Path) -> None:
     assert "ctc.output.weight" not in kept
 
 
+def test_initialise_leaves_what_another_vocabulary_means(folder: Path) -> None:
+    CharacterTokenizer("ABCD ").save(folder)  # as many letters, but others
+    model = fakes.tiny_model("mask_ctc", seed=7)
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    kept = checkpoint.initialise(model, folder)
+    assert {name.rpartition(".")[0] for name in kept} == {"ctc.output", "decoder.tokens", "decoder.tokens.embedding"}
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items() if name in kept)
+
+
 def test_initialise_wants_something_that_fits(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(checkpoint.weights_to_bytes({"x": torch.zeros(2)}))
     with pytest.raises(CheckpointError, match="none that fit"):

@@ -33,12 +33,13 @@ class Utterance(NamedTuple):
     speaker: str | None
 
 
-def write_part(path: Path, utterances: Sequence[Utterance]) -> Path:
-    """Write the manifest of whole recordings at `path` and return it; text is lower-cased, the durations are measured.
+def write_part(path: Path, utterances: Sequence[Utterance], *, lower: bool = True) -> Path:
+    """Write the manifest of whole recordings at `path` and return it; the durations are measured.
 
-    Run again, durations are taken from the manifest that is there, save those of sounds that changed since; a
-    manifest that would come out the same is left untouched. Raises ManifestError on texts that are empty, AudioError
-    on sounds that cannot be read, naming up to five and their count.
+    lower: texts are put in lower case, as transcripts are everywhere; translations keep their case. Runs of spaces
+    become one. Run again, durations are taken from the manifest that is there, save those of sounds that changed
+    since; a manifest that would come out the same is left untouched. Raises ManifestError on texts that are empty,
+    AudioError on sounds that cannot be read, naming up to five and their count.
     """
     if not utterances:
         raise ManifestError(f"expected utterances for {path.name}, received none; check the folder's layout")
@@ -57,7 +58,7 @@ def write_part(path: Path, utterances: Sequence[Utterance]) -> Path:
         Example(
             id=utterance.id,
             audio=_name(utterance.audio),
-            text=tidy(utterance.text),
+            text=tidy(utterance.text, lower=lower),
             duration=known[_name(utterance.audio)],
             speaker=utterance.speaker,
         )
@@ -90,9 +91,9 @@ def refuse(problems: Sequence[str], expected: str, received: str, error: type[Na
         raise error(f"expected {expected}, received {len(problems)} {received}: {named}; mend or remove them")
 
 
-def tidy(text: str) -> str:
-    """Lower case, single spaces."""
-    return " ".join(text.lower().split())
+def tidy(text: str, *, lower: bool = True) -> str:
+    """Single spaces, and lower case unless told otherwise."""
+    return " ".join((text.lower() if lower else text).split())
 
 
 def sounds_by_stem(folder: Path) -> dict[str, Path]:

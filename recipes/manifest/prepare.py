@@ -118,7 +118,7 @@ def _examples(listing: Path, lower: bool) -> list[Example]:
         Example(
             id=name,
             audio=str(row.audio),
-            text=tidy(row.text) if lower else " ".join(row.text.split()),
+            text=tidy(row.text, lower=lower),
             duration=round(min(row.duration or math.inf, seconds[row.audio] - row.start), 6),
             start=row.start,
             speaker=row.speaker,

@@ -34,6 +34,12 @@ def test_a_part_is_written_in_lower_case_with_measured_durations(tmp_path):
     assert describe(tmp_path / "out" / "part.jsonl").endswith("1 utterances, 0.00 hours, 1 speakers")
 
 
+def test_translations_keep_their_case(tmp_path):
+    utterances = [Utterance("a", sound(tmp_path / "a.flac"), " Die Katze,  sie schläft. ", None)]
+    (example,) = read_manifest(write_part(tmp_path / "part.jsonl", utterances, lower=False))
+    assert example.text == "Die Katze, sie schläft."
+
+
 def test_a_second_run_measures_only_what_changed(tmp_path, monkeypatch):
     manifest = tmp_path / "part.jsonl"
     utterances = [Utterance(name, sound(tmp_path / f"{name}.wav"), "x", None) for name in "ab"]

@@ -218,4 +218,4 @@ def test_speech_is_translated_and_distilled(tmp_path, capsys):
     )
     assert [(one.id, one.audio, one.duration) for one in written] == [(one.id, one.audio, one.duration) for one in raw]
     entry = json.loads((out / "decode" / "songs-test.ctc.jsonl").read_text().splitlines()[0])
-    assert list(entry) == ["id", "path", "text", "duration", "confidence"]
+    assert list(entry) == ["id", "path", "text", "duration", "confidence", "steps"]
