@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 # The only way to read the umask is to set it: once at import, before any thread of ours exists.
@@ -17,13 +18,18 @@ def write_atomic(path: Path, data: bytes) -> None:
     The folder must exist. On any failure (a full disk, a kill) what stood at `path` before stays untouched. Raises
     OSError.
     """
+    write_chunks_atomic(path, (data,))
+
+
+def write_chunks_atomic(path: Path, chunks: Iterable[bytes]) -> None:
+    """`write_atomic` of data that need not be in memory at once; where making it fails, too, `path` stays as it was."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             # mkstemp makes private files; what is written here has the permissions any other new file would get.
             os.fchmod(file.fileno(), 0o666 & ~_UMASK)
-            file.write(data)
+            file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

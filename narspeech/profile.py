@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from narspeech.errors import ConfigError
 from narspeech.tasks.base import RecipeConfig
+from narspeech.tasks.families import FAMILIES, Size, describe
 
 
 class Prepare(Protocol):
@@ -41,6 +42,24 @@ class Recipe(NamedTuple):
 
     sources: tuple[Source, ...]
     config: RecipeConfig
+
+
+def family_profiles(
+    source: Source, size: Size, config: Callable[[str], RecipeConfig], *, suffix: str = "", remark: str = ""
+) -> dict[str, Callable[[], Recipe]]:
+    """For every family of translation models the profile family + `suffix`: `config(family)` on `source`.
+
+    Its docstring describes the family at `size`, then comes the `remark`.
+    """
+
+    def profile(family: str) -> Callable[[], Recipe]:
+        def recipe() -> Recipe:
+            return Recipe((source,), config(family))
+
+        recipe.__name__, recipe.__doc__ = f"{family}{suffix}", f"{describe(family, size)}{remark}"
+        return recipe
+
+    return {f"{family}{suffix}": profile(family) for family in FAMILIES}
 
 
 def load_profile(reference: str) -> Recipe:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from narspeech.files import write_atomic
+from narspeech.files import write_atomic, write_chunks_atomic
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -37,3 +38,18 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     ordinary.write_bytes(b"")
     write_atomic(tmp_path / "atomic", b"")
     assert (tmp_path / "atomic").stat().st_mode == ordinary.stat().st_mode
+
+
+def test_chunks_are_written_as_they_come_and_a_failure_among_them_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    write_chunks_atomic(path, (bytes([value]) * 3 for value in b"abc"))
+    assert path.read_bytes() == b"aaabbbccc"
+
+    def failing() -> Iterator[bytes]:
+        yield b"new"
+        raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        write_chunks_atomic(path, failing())
+    assert path.read_bytes() == b"aaabbbccc"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from narspeech.data.dataset import Item
 from narspeech.data.example import read_objects, shorten
 from narspeech.errors import ManifestError
-from narspeech.files import write_atomic
+from narspeech.files import write_chunks_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +53,19 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
 
 
 def write_pairs(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None:
-    """Write a JSONL manifest atomically. Raises ManifestError when two pairs share an id."""
+    """Write a JSONL manifest atomically, one pair at a time. Raises ManifestError when two pairs share an id."""
     path = Path(path)
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    write_chunks_atomic(path, _lines(path, pairs))
+
+
+def _lines(path: Path, pairs: Iterable[Pair]) -> Iterator[bytes]:
     seen: set[str] = set()
-    lines: list[str] = []
     for pair in pairs:
         if pair.id in seen:
             raise ManifestError(f"expected every id once for {path}, received {pair.id!r} twice; rename one of them")
         seen.add(pair.id)
-        lines.append(json.dumps(dataclasses.asdict(pair), ensure_ascii=False) + "\n")
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(lines).encode())
+        yield (json.dumps(dataclasses.asdict(pair), ensure_ascii=False) + "\n").encode()
 
 
 class BatchEncoder(Protocol):

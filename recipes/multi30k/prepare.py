@@ -5,7 +5,6 @@ python recipes/multi30k/prepare.py --data DIR --out DIR --languages en,de --part
 
 from __future__ import annotations
 
-import gzip
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import tyro
 from narspeech.data.corpus import refuse
 from narspeech.data.download import download as fetch
 from narspeech.data.pairs import Pair, write_pairs
+from narspeech.data.parallel import read_lines
 from narspeech.errors import ManifestError, NarspeechError
 
 FOLDER = "multi30k"
@@ -73,28 +73,19 @@ def _read(data: Path, name: str, part: str, download: bool, mirror: str) -> list
         folder = data if data.name == FOLDER else data / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         path = fetch(url, folder / f"{name}.gz")
-        lines = _lines(path)
+        lines = list(read_lines(path))
         if len(lines) != COUNTS[part]:
             path.unlink()
             raise ManifestError(
                 f"expected {COUNTS[part]} lines at {url}, received {len(lines)}: try again, or name another --mirror"
             )
         return lines
-    return _lines(path)
+    return list(read_lines(path))
 
 
 def _find(data: Path, name: str) -> Path | None:
     places = (folder / file for folder in (data, data / FOLDER) for file in (name, f"{name}.gz"))
     return next((path for path in places if path.is_file()), None)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = content.decode("utf-8").removesuffix("\n").split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ManifestError(f"expected lines of UTF-8 text in {path}, received: {error}; fetch it anew") from error
-    return [" ".join(line.split()) for line in lines]
 
 
 def main(

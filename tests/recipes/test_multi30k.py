@@ -23,31 +23,12 @@ from narspeech.tasks.base import DecodeConfig, RecipeConfig, settings
 from narspeech.tokenizer import load as load_tokenizer
 from narspeech.train.metrics import read_metrics
 from tests.fakes import model_config, sing, write_wav
+from tests.recipes.tiny import LAYER, TINY, words
 from tests.train.songs import config as train_config
 from tests.train.songs import sentences
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "multi30k" / "recipe.py"
-LAYER = {"width": 16, "heads": 2, "feed_forward": 32, "dropout": 0.0}
-TINY = {
-    "tokenizer.size": 24,
-    "model.frontend.width": 16,
-    "model.encoder.depth": 2,
-    "model.decoder.depth": 1,
-    **{f"model.{part}.{name}": value for part in ("encoder", "decoder") for name, value in LAYER.items()},
-    "data.held_out": 4,
-    "train.epochs": 1,
-    "train.max_seconds": 120,
-    "train.threads": 1,
-    "train.log_every": 1,
-    "decode.steps": "2",
-    "decode.beams": "1,2",
-    "decode.teacher_beam": 2,
-}
 PART = "multi30k-en-de-test_2016_flickr"
-
-
-def words() -> list[str]:
-    return [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="module")
