@@ -24,6 +24,7 @@ from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, CheckpointError, ConfigError, NarspeechError
 from narspeech.model import Model
 from narspeech.result import Hypothesis, Transcript, Word
+from narspeech.tokenizer import CharacterTokenizer
 from narspeech.transcriber import Transcriber, transcribe
 from tests import fakes
 
@@ -173,6 +174,13 @@ def test_confidences() -> None:
     empty = transcriber.to_transcript(Hypothesis(tokens=(), scores=()), audio, fakes.TOKENIZER)
     assert (empty.text, empty.words, empty.confidence) == ("", (), 0.0)
     assert isinstance(found.words[0], Word)
+
+
+def test_a_translation_keeps_its_case() -> None:
+    tokenizer = CharacterTokenizer("Katze! wo")
+    hypothesis = Hypothesis(tokens=tuple(tokenizer.encode("Katze! Katze wo")), scores=(0.0,) * 15)
+    audio = Audio(np.zeros(10, np.float32), 8000, 1.25, ())
+    assert transcriber.to_transcript(hypothesis, audio, tokenizer).text == "Katze! Katze wo"
 
 
 def test_batches_hold_like_lengths(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

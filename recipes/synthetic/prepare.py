@@ -47,15 +47,10 @@ def prepare(data: Path, out: Path, parts: Sequence[str] = ("train",), *, downloa
     for part in parts:
         if part not in COUNTS:
             raise ManifestError(f"expected parts among {', '.join(COUNTS)}, received {part!r}; correct --parts")
-        program = PROGRAMS[part]
-        if shutil.which(program) is None:
-            raise ManifestError(f"expected the program {program}, received none: install it (apt install {program})")
         names = [f"synthetic-{part}-{number:04d}" for number in range(COUNTS[part])]
         readings = draw(sentences, part)
         sounds = [out / "sound" / f"{name}.wav" for name in names]
-        sounds[0].parent.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(speak, readings, sounds))
+        read_aloud(readings, sounds)
         utterances = [
             Utterance(name, sound, reading.text, reading.speaker)
             for name, sound, reading in zip(names, sounds, readings, strict=True)
@@ -98,6 +93,18 @@ def flite(chance: random.Random) -> tuple[str, tuple[str, ...]]:
     """A speaker and the command: any voice, a little faster or slower than it is."""
     voice, stretch = chance.choice(FLITE_VOICES), chance.uniform(0.85, 1.15)
     return f"flite-{voice}", ("flite", "-voice", voice, "--setf", f"duration_stretch={stretch:.3f}", "-o")
+
+
+def read_aloud(readings: Sequence[Reading], sounds: Sequence[Path]) -> None:
+    """Write each reading as the sound in its place; those that are there stay. Raises ManifestError where the program
+    is missing."""
+    for program in {reading.command[0] for reading in readings}:
+        if shutil.which(program) is None:
+            raise ManifestError(f"expected the program {program}, received none: install it (apt install {program})")
+    for folder in {sound.parent for sound in sounds}:
+        folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(speak, readings, sounds))
 
 
 def speak(reading: Reading, target: Path) -> None:
