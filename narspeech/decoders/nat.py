@@ -48,8 +48,8 @@ class NATConfig:
 
     longest: the most tokens that come out; length_weight: of the loss of the lengths or fertilities; glancing: the
     share of the first pass's errors that is revealed, at the beginning and the end of the training, None without;
-    dslp: predict at every layer and feed the predictions onward; mixing: the share of these that training replaces
-    by the target's tokens.
+    dslp: predict at every layer and feed the predictions onward; mixing: the share of tokens that training replaces by
+    the target's between all layers, and that no layer learns from; for training without glancing.
     """
 
     kind: ClassVar[str] = "nat"
@@ -117,7 +117,7 @@ class NAT(Decoder):
         """Logits (R, U, V) of every layer that predicts, the last layer's last; without `dslp` there are no others.
 
         A layer's likeliest tokens are embedded, and a linear map of them and of the state is added to it for the next
-        layer (Huang et al. 2022, eq. 5); where `mixed` (depth - 1, R, U) is True, gold (R, U) stands for them.
+        layer (Huang et al. 2022, eq. 5); where `mixed` (R, U) is True, gold (R, U) stands for them.
         """
         width = inputs.data.shape[1]
         places = torch.arange(width, device=inputs.data.device)
@@ -132,7 +132,7 @@ class NAT(Decoder):
                 yield logits
                 tokens = logits.argmax(-1)
                 if gold is not None and mixed is not None:
-                    tokens = torch.where(mixed[number], gold, tokens)
+                    tokens = torch.where(mixed, gold, tokens)
                 x = x + self.onward[number](torch.cat([hidden, self.tokens.embed(tokens)], -1))
         yield self.tokens(self.stack.norm(x))
 
@@ -145,9 +145,11 @@ class NAT(Decoder):
         extent, copied, parts = self._layout(states, target, batch.guide)
         memory, inputs = self.prepare(encoded), at_places(self.copy(states.data), copied)
         shown, mixed = torch.zeros_like(target.mask), None
-        if self.training and config.dslp:
-            mixed = (torch.rand(len(self.onward), *shown.shape) < config.mixing).to(shown.device)
-        if config.glancing is not None:
+        if config.glancing is None:
+            if self.training and config.dslp:
+                # One draw for all layers, none of which is asked for these: else it would learn to copy what it is fed.
+                shown = mixed = (torch.rand(shown.shape) < config.mixing).to(shown.device) & target.mask
+        else:
             ratio = annealed(*config.glancing, step.progress)
             shown = glance(target, ratio, lambda: self(Padded(inputs, target.lengths), memory).argmax(-1))
             inputs = torch.where(shown[..., None], self.tokens.embed(target.data).to(inputs.dtype), inputs)

@@ -143,11 +143,11 @@ class TestLoss:
 
     @pytest.mark.parametrize("mixing", [0.0, 0.5, 1.0])
     def test_deep_supervision(self, monkeypatch: pytest.MonkeyPatch, mixing: float) -> None:
-        """The mean of all layers; between them goes what a layer predicts, or what it should have."""
+        """The mean of all layers; between them goes what one predicts, or what it should have and none is asked for."""
         model, source = decoder(depth=3, dslp=True, mixing=mixing, glancing=None).train(), encoded([4, 3])
         given = batch([[6, 7, 8], [9, 10]])
         copied, memory = inputs(model, source, [[0, 1, 3], [0, 2]]), model.prepare(source)
-        draw = torch.rand(2, 2, 3)
+        draw = torch.tensor([[0.2, 0.7, 0.4], [0.9, 0.1, 0.3]])
         monkeypatch.setattr(torch, "rand", lambda *_, **__: draw)
         loss = model.loss(source, given, TrainStep())
         x = copied.data + nat.sinusoids(torch.arange(3), WIDTH)
@@ -158,11 +158,10 @@ class TestLoss:
             x = layer(x, places, mask, memory.keys[number], memory.values[number], memory.mask)
             hidden = model.stack.norm(x)
             logits = F.linear(hidden, model.tokens.embedding.weight, model.tokens.bias) + model.tokens.forbidden
-            total = total - sum(
-                logits[row].log_softmax(-1)[range(len(y)), y].sum() / 3 for row, y in enumerate(given.target.unpack())
-            )
+            right = logits.log_softmax(-1).gather(-1, given.target.data[..., None])[..., 0]
+            total = total - right[given.target.mask & (draw >= mixing)].sum() / 3
             if number < 2:
-                tokens = logits.argmax(-1).where(draw[number] >= mixing, given.target.data)
+                tokens = logits.argmax(-1).where(draw >= mixing, given.target.data)
                 x = x + model.onward[number](torch.cat([hidden, model.tokens.embed(tokens)], -1))
         torch.testing.assert_close(loss.total - loss.parts["length"], total)
 
@@ -173,9 +172,9 @@ class TestLoss:
         assert torch.equal(model(copied, memory), last)
         first, _ = model.predictions(copied, memory)
         gold = first.argmax(-1)
-        *_, same = model.predictions(copied, memory, gold, torch.ones(1, 1, 3, dtype=torch.bool))
+        *_, same = model.predictions(copied, memory, gold, torch.ones(1, 3, dtype=torch.bool))
         assert torch.equal(same, last)
-        *_, other = model.predictions(copied, memory, SIZE - 1 - gold, torch.ones(1, 1, 3, dtype=torch.bool))
+        *_, other = model.predictions(copied, memory, SIZE - 1 - gold, torch.ones(1, 3, dtype=torch.bool))
         assert (other - last).abs().max() > 1e-2
 
 
