@@ -61,13 +61,23 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     return model.to(device).eval()
 
 
-def find_device(name: str) -> torch.device:
+def ready(model: str | os.PathLike[str] | Model, device: str | torch.device | None = None) -> Model:
+    """A Model, or the one in a folder, in evaluation mode on `device`: by default where a given Model is, else CUDA
+    where there is one. Raises CheckpointError, and NarspeechError for a device that is not there."""
+    if isinstance(model, Model):
+        return model.to(model.device if device is None else find_device(device)).eval()
+    return load(model, device=find_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+
+def find_device(name: str | torch.device) -> torch.device:
     """The device that `name` means, once something could be put there. Raises NarspeechError."""
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         reason = str(error).partition("\n")[0]
-        raise NarspeechError(f"expected a device of this machine such as cpu, received {name!r}: {reason}") from None
+        raise NarspeechError(
+            f"expected a device of this machine such as cpu, received {str(name)!r}: {reason}"
+        ) from None
 
 
 def initialise(model: Model, path: str | os.PathLike[str]) -> list[str]:

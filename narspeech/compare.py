@@ -23,6 +23,7 @@ from narspeech.evaluate.texts import read_texts
 from narspeech.files import write_atomic
 from narspeech.model import Model
 from narspeech.recipe import TASKS, spread
+from narspeech.search.rescore import find_teacher
 from narspeech.tasks.base import Input, RecipeConfig, Setting, settings
 from narspeech.train.experiment import read_settings
 
@@ -91,6 +92,9 @@ class Entrant:
         self.examples: list[Any] = self.input.read(folder / "manifests" / corpus / f"{name}.jsonl")
         self.model: Model = checkpoint.load(folder / "final", device=device)
         self.ways = settings(self.config, self.model.config.decoding)
+        if self.config.decode.teacher is not None:  # loaded once, so that no time is taken by that
+            teacher = find_teacher(self.config.decode.teacher, self.model)
+            self.ways = [way if way.teacher is None else way._replace(teacher=teacher) for way in self.ways]
 
     def quality(self, way: Setting) -> tuple[dict[str, float], float]:
         """The figures of what the run decoded, and its mean steps."""

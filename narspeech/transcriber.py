@@ -15,12 +15,13 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 import torch
 
 from narspeech.batch import Padded
-from narspeech.checkpoint import find_device, load
+from narspeech.checkpoint import ready
 from narspeech.data.audio import Audio, AudioSource, load_audio
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, ConfigError, NarspeechError
 from narspeech.model import Model
 from narspeech.result import Hypothesis, Transcript, Word
+from narspeech.search.rescore import decode_with, find_teacher
 from narspeech.tokenizer import Tokenizer
 
 BUNDLED = Path(__file__).parent / "models" / "english"
@@ -33,19 +34,23 @@ class Transcriber:
     """A loaded model that transcribes: load it once, call it often.
 
     model: a checkpoint folder, a Model (which is put into evaluation mode), or None for the small English model in the
-    package; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one.
+    package; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one; teacher: an
+    autoregressive model, or its folder, that chooses among the candidates (noisy parallel decoding).
     """
 
-    def __init__(self, model: str | os.PathLike[str] | Model | None = None, *, device: str | None = None) -> None:
-        if isinstance(model, Model):
-            self.device = model.device if device is None else find_device(device)
-            self.model = model.to(self.device).eval()
-        else:
-            self.device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self.model = load(BUNDLED if model is None else model, device=self.device)
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Model | None = None,
+        *,
+        device: str | None = None,
+        teacher: str | os.PathLike[str] | Model | None = None,
+    ) -> None:
+        self.model = ready(BUNDLED if model is None else model, device)
+        self.device = self.model.device
         self.rate = self.model.config.frontend.rate
         if not self.rate:
             raise ConfigError("expected a model that hears sound, received one that reads text: translate with it")
+        self.teacher = None if teacher is None else find_teacher(teacher, self.model)
 
     def options(
         self, *, steps: int | None = None, threshold: float | None = None, trace: bool = False
@@ -84,7 +89,8 @@ class Transcriber:
         order = sorted(range(len(recordings)), key=lambda index: len(recordings[index].samples))
         for chosen in parts(order, batch_size):
             source = Padded.pack([torch.from_numpy(recordings[index].samples) for index in chosen]).to(self.device)
-            hypotheses = self.model.decode(source, options, "ctc" if decoder == "ctc" else None)
+            head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
+            hypotheses = decode_with(self.teacher, self.model, source, options, head)
             for index, hypothesis in zip(chosen, hypotheses, strict=True):
                 yield index, to_transcript(hypothesis, recordings[index], self.model.tokenizer)
 

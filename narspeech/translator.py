@@ -16,13 +16,14 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import torch
 
 from narspeech.batch import Padded
-from narspeech.checkpoint import find_device, load
+from narspeech.checkpoint import ready
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import CheckpointError, ConfigError, NarspeechError
 from narspeech.files import write_atomic
 from narspeech.model import Model
 from narspeech.picture import cells, draw_trace
 from narspeech.result import Hypothesis, Translation
+from narspeech.search.rescore import decode_with, find_teacher
 from narspeech.tokenizer import MASK, SPECIAL_PIECES, Tokenizer
 
 # English to German; beside the package, not in it: only a copy of the repository has it.
@@ -33,18 +34,22 @@ class Translator:
     """A loaded model that translates: load it once, call it often.
 
     model: a checkpoint folder, a Model (which is put into evaluation mode), or None for the English to German one of
-    the repository; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one.
+    the repository; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one;
+    teacher: an autoregressive model, or its folder, that chooses among the candidates (noisy parallel decoding).
     """
 
-    def __init__(self, model: str | os.PathLike[str] | Model | None = None, *, device: str | None = None) -> None:
-        if isinstance(model, Model):
-            self.device = model.device if device is None else find_device(device)
-            self.model = model.to(self.device).eval()
-        else:
-            self.device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self.model = load(bundled() if model is None else model, device=self.device)
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Model | None = None,
+        *,
+        device: str | None = None,
+        teacher: str | os.PathLike[str] | Model | None = None,
+    ) -> None:
+        self.model = ready(bundled() if model is None else model, device)
+        self.device = self.model.device
         if self.model.config.frontend.rate:
             raise ConfigError("expected a model that reads text, received one that hears sound: transcribe with it")
+        self.teacher = None if teacher is None else find_teacher(teacher, self.model)
 
     def options(
         self,
@@ -81,7 +86,8 @@ class Translator:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             source = Padded.pack([torch.tensor(tokens[index]) for index in chosen]).to(self.device)
-            for index, hypothesis in zip(chosen, self.model.decode(source, options, decoder), strict=True):
+            hypotheses = decode_with(self.teacher, self.model, source, options, decoder)
+            for index, hypothesis in zip(chosen, hypotheses, strict=True):
                 found[index] = to_translation(hypothesis, self.model.tokenizer)
         return found
 
@@ -113,9 +119,9 @@ def pieces(tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def shared_translator(model: str | None, device: str | None) -> Translator:
+def shared_translator(model: str | None, device: str | None, teacher: str | None) -> Translator:
     """The last model used stays loaded, so that calling `translate` in a loop loads it once."""
-    return Translator(model, device=device)
+    return Translator(model, device=device, teacher=teacher)
 
 
 class Settings(TypedDict, total=False):
@@ -123,6 +129,7 @@ class Settings(TypedDict, total=False):
 
     model: str | os.PathLike[str] | Model | None
     device: str | None
+    teacher: str | os.PathLike[str] | Model | None
     decoder: Literal["ctc"] | None
     steps: int | None
     threshold: float | None
@@ -142,6 +149,7 @@ def translate(
     *,
     model: str | os.PathLike[str] | Model | None = None,
     device: str | None = None,
+    teacher: str | os.PathLike[str] | Model | None = None,
     decoder: Literal["ctc"] | None = None,
     steps: int | None = None,
     threshold: float | None = None,
@@ -152,14 +160,15 @@ def translate(
 ) -> Translation | list[Translation]:
     """The translation of a sentence; several sentences give a list, in order.
 
-    model: a checkpoint folder or Model, None for the repository's English to German one; decoder: "ctc" reads the CTC
-    head alone; steps, threshold, candidates, beam: see `DecodeOptions`, by default the model's own; trace: keep every
+    model: a checkpoint folder or Model, None for the repository's English to German one; teacher: an autoregressive
+    one that chooses among the candidates; decoder: "ctc" reads the CTC head alone; steps, threshold, candidates, beam: see `DecodeOptions`, by default the model's own; trace: keep every
     refinement step. Raises NarspeechError.
     """
-    if isinstance(model, Model):
-        translator = Translator(model, device=device)
+    if isinstance(model, Model) or isinstance(teacher, Model):
+        translator = Translator(model, device=device, teacher=teacher)
     else:
-        translator = shared_translator(None if model is None else os.fspath(model), device)
+        path, judge = (None if x is None else os.fspath(x) for x in (model, teacher))
+        translator = shared_translator(path, device, judge)
     options = translator.options(steps=steps, threshold=threshold, candidates=candidates, beam=beam, trace=trace)
     texts = [text] if isinstance(text, str) else text
     translations = translator(texts, options, decoder=decoder, batch_size=batch_size)
@@ -184,6 +193,8 @@ class TranslateOptions:
     """Hypotheses refined side by side, such as lengths; by default what suits the model."""
     beam: int | None = None
     """Hypotheses that a search keeps; by default what suits the model."""
+    teacher: Path | None = None
+    """The checkpoint folder of an autoregressive model that chooses among the candidates."""
     format: Literal["text", "jsonl"] = "text"
     """text: the translation, empty for an empty line; jsonl: an object a line with id (the line's number), source,
     text, score (mean log-probability of a token), tokens, scores, steps, and alternatives where there are some."""
@@ -208,7 +219,7 @@ def main(argv: list[str]) -> int:
         raise NarspeechError("expected text or --input, received both: give one of them")
     if options.picture is not None and len(options.text) != 1:
         raise NarspeechError("expected one sentence as an argument for --picture, received none or several: give one")
-    translator = Translator(options.model, device=options.device)
+    translator = Translator(options.model, device=options.device, teacher=options.teacher)
     trace = options.trace or options.picture is not None
     decoding = translator.options(steps=options.steps, candidates=options.candidates, beam=options.beam, trace=trace)
     number = 0

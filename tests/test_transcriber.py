@@ -215,13 +215,13 @@ def test_a_given_model_stays_where_it_is(model: Model) -> None:
 
 
 def test_the_last_model_stays_loaded(folder: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    loads = []
+    loads, original = [], checkpoint.load
 
     def load(*arguments: Any, **settings: Any) -> Model:
         loads.append(arguments)
-        return checkpoint.load(*arguments, **settings)
+        return original(*arguments, **settings)
 
-    monkeypatch.setattr(transcriber, "load", load)
+    monkeypatch.setattr(checkpoint, "load", load)
     first = transcribe(files[0], model=folder)
     assert transcribe(files[0], model=str(folder)) == first
     assert len(loads) == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import narspeech
 from narspeech import checkpoint, cli, translator
@@ -18,6 +19,7 @@ from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import CheckpointError, ConfigError, NarspeechError
 from narspeech.model import Model
 from narspeech.result import Hypothesis, Translation
+from narspeech.search.rescore import rescore
 from narspeech.translator import Translator, translate
 from tests import fakes
 
@@ -107,13 +109,13 @@ def test_like_lengths_share_a_batch(model: Model, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_last_model_stays_loaded(folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    loads = []
+    loads, original = [], checkpoint.load
 
     def load(*arguments: Any, **settings: Any) -> Model:
         loads.append(arguments)
-        return checkpoint.load(*arguments, **settings)
+        return original(*arguments, **settings)
 
-    monkeypatch.setattr(translator, "load", load)
+    monkeypatch.setattr(checkpoint, "load", load)
     first = translate(TEXTS[0], model=folder, device="cpu")
     assert translate(TEXTS[0], model=str(folder), device="cpu") == first
     assert len(loads) == 1
@@ -142,6 +144,35 @@ def test_wrong_input_is_refused(model: Model) -> None:
         translate("a", model=model, batch_size=0)
     with pytest.raises(NarspeechError, match="whole characters"):
         translate("a\udc80", model=model)
+
+
+def test_a_teacher_chooses_among_the_candidates(
+    lengths_model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = fakes.tiny_model("ar", "text", seed=1)
+    checkpoint.save(tmp_path / "student", lengths_model)
+    checkpoint.save(tmp_path / "teacher", teacher)
+    plain = [alone(lengths_model, text, candidates=4) for text in TEXTS]
+    chosen = [alone(lengths_model, text, candidates=4, teacher=teacher) for text in TEXTS]
+    for text, one, other in zip(TEXTS, plain, chosen, strict=True):
+        ids = lengths_model.tokenizer.encode(" ".join(text.split()))
+        if not ids:
+            assert other == Translation(text="")
+            continue
+        source = Padded.pack([torch.tensor(ids)])
+        best = rescore(lengths_model.decode(source, DecodeOptions(steps=2, candidates=4)), teacher, source)[0]
+        assert other.tokens == translator.pieces(best.tokens, teacher.tokenizer)
+        everything = [sorted(h.tokens for h in (found, *found.alternatives)) for found in (one, other)]
+        assert everything[0] == everything[1]
+    assert [one.tokens for one in chosen] != [one.tokens for one in plain]
+    folders = {"model": tmp_path / "student", "device": "cpu", "teacher": tmp_path / "teacher"}
+    found = translate(TEXTS, candidates=4, **folders)
+    assert [one.tokens for one in found] == [one.tokens for one in chosen]
+    words = [word for name, value in folders.items() for word in (f"--{name}", str(value))]
+    assert cli.main(["translate", *words, "--candidates", "4", *TEXTS]) == 0
+    assert capsys.readouterr().out.split("\n") == [*(one.text for one in chosen), ""]
+    assert cli.main(["translate", *words, *TEXTS]) == 2
+    assert "several candidates for the teacher to choose from, received one: give --candid" in capsys.readouterr().err
 
 
 def test_it_learns_the_cipher() -> None:

@@ -6,26 +6,72 @@ autoregressive teacher scores whole texts in one pass, which costs it no more th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
 from narspeech.batch import Padded
+from narspeech.checkpoint import ready
+from narspeech.decoders.base import DecodeOptions, Decoder
+from narspeech.errors import ConfigError
 from narspeech.model import Model
 from narspeech.result import Hypothesis
 from narspeech.tokenizer import PAD
 
 
+def find_teacher(teacher: str | os.PathLike[str] | Model, student: Model) -> Model:
+    """A Model, or the one in a checkpoint folder, that may choose among the student's hypotheses, on its device.
+
+    Raises ConfigError where it reads something else, has other tokens, or scores no texts, and CheckpointError.
+    """
+    found = ready(teacher, student.device)
+    rate, wanted = found.config.frontend.rate, student.config.frontend.rate
+    if rate != wanted:
+        raise ConfigError(
+            f"expected a teacher that reads what the model reads ({reading(wanted)}), received one of {reading(rate)}: "
+            "take another"
+        )
+    if found.tokenizer.pieces != student.tokenizer.pieces:
+        raise ConfigError(
+            "expected a teacher with the model's tokenizer, received one with other pieces: train both on one corpus, "
+            "or the model with --init TEACHER"
+        )
+    if type(found.decoder).score is Decoder.score:
+        raise ConfigError(
+            f"expected a teacher whose decoder scores a given text, received {found.config.decoder.kind}: "
+            "take an autoregressive one"
+        )
+    return found
+
+
+def reading(rate: int) -> str:
+    return f"sound at {rate} Hz" if rate else "text"
+
+
+def decode_with(
+    teacher: Model | None, model: Model, source: Padded, options: DecodeOptions | None, decoder: Literal["ctc"] | None
+) -> list[Hypothesis]:
+    """`model.decode`, whose candidates the teacher chooses among where there is one. Raises ConfigError where it has
+    no choice."""
+    options = options or model.config.decoding
+    if teacher is not None and (decoder == "ctc" or options.candidates == options.beam == 1):
+        raise ConfigError("expected several candidates for the teacher to choose from, received one: give --candidates")
+    hypotheses = model.decode(source, options, decoder)
+    return hypotheses if teacher is None else rescore(hypotheses, teacher, source)
+
+
 @torch.inference_mode()
 def rescore(
-    hypotheses: Sequence[Hypothesis], teacher: Model, source: Padded, *, length_penalty: float = 0.0
+    hypotheses: Sequence[Hypothesis], teacher: Model, source: Padded, *, length_penalty: float = 1.0
 ) -> list[Hypothesis]:
     """The hypotheses of the rows of source (B, N) or (B, L), each the teacher's best of it and its alternatives.
 
     The others become the alternatives, best first; equals keep their order, and scores stay those of the model that
-    wrote them. length_penalty: the teacher's log-probability is divided by (tokens + 1) to this power; 0 is published,
-    1 the mean a token, with one for the end. The two models must share a tokenizer. Raises ValueError where they
+    wrote them. length_penalty: the teacher's log-probability is divided by (tokens + 1) to this power; 1 takes the mean
+    a token, its end being one, and 0 the whole, which prefers short texts. The two models must share a tokenizer. Raises ValueError where they
     cannot, or where hypotheses and rows differ in number, and ConfigError for a teacher that gives no scores.
     """
     if len(hypotheses) != len(source.lengths):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from narspeech.data.split import Named
 from narspeech.decoders.base import DecodeOptions
+from narspeech.errors import ConfigError
 from narspeech.evaluate.measure import Measure
 from narspeech.model import Model, ModelConfig
 from narspeech.tokenizer import Tokenizer
@@ -37,7 +38,8 @@ class DataConfig:
 class DecodeConfig:
     """steps, beams, candidates: the test parts are decoded and scored at each combination, at the model's own steps
     where there are none; thresholds: among them one is chosen on the held-out part, with the largest budget;
-    batch_size: utterances decoded together; teacher_beam: with which the stage distill decodes."""
+    batch_size: utterances decoded together; teacher_beam: with which the stage distill decodes; teacher: the checkpoint
+    folder of an autoregressive model, which then also chooses where there are several candidates or beams."""
 
     steps: tuple[int, ...] = (1, 5, 10)
     beams: tuple[int, ...] = (1,)
@@ -45,6 +47,7 @@ class DecodeConfig:
     thresholds: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
     batch_size: int = 16
     teacher_beam: int = 5
+    teacher: Path | None = None
 
 
 TaskName = Literal["recognition", "translation", "speech_translation"]
@@ -68,11 +71,17 @@ class Setting(NamedTuple):
     name: str
     decoder: Literal["ctc"] | None
     options: DecodeOptions
+    teacher: Path | Model | None = None
 
 
 def settings(config: RecipeConfig, own: DecodeOptions) -> list[Setting]:
-    """CTC, where there is a head, and the model's decoder at every budget; `own`: what the model is decoded with."""
+    """CTC, where there is a head, and the model's decoder at every budget, where there are several hypotheses with the
+    teacher's choice too; `own`: what the model is decoded with. Raises ConfigError for a teacher without a choice."""
     kind, decode = config.model.decoder.kind, config.decode
+    if decode.teacher is not None and (kind == "ctc" or max(*decode.beams, *decode.candidates) == 1):
+        raise ConfigError(
+            "expected several candidates for the teacher to choose from, received one: give --decode.candidates 1,9"
+        )
     found = [] if config.model.ctc is None else [Setting("ctc", "ctc", own)]
     if kind == "ctc":
         return found
@@ -81,6 +90,8 @@ def settings(config: RecipeConfig, own: DecodeOptions) -> list[Setting]:
         name += f"-beam{beam}" * (beam > 1) + f"-candidates{candidates}" * (candidates > 1)
         options = replace(own, steps=own.steps if steps is None else steps, beam=beam, candidates=candidates)
         found.append(Setting(name, None, options))
+        if decode.teacher is not None and max(beam, candidates) > 1:
+            found.append(Setting(f"{name}-teacher", None, options, decode.teacher))
     return found
 
 

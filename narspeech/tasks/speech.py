@@ -55,9 +55,10 @@ class Speech(Input[Example]):
     def decode(
         self, model: Model, examples: Sequence[Example], name: str, ways: Sequence[Setting]
     ) -> Iterator[tuple[Setting, list[dict[str, Any]]]]:
-        transcriber = Transcriber(model)
+        transcribers = {way.teacher: Transcriber(model, teacher=way.teacher) for way in ways}
         recordings = self._dataset(examples, model.tokenizer, name)
         for way in ways:
+            transcriber = transcribers[way.teacher]
             entries: dict[int, dict[str, Any]] = {}
             for chosen in by_length(examples, DECODED_TOGETHER):
                 transcripts = transcriber(

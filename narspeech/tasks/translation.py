@@ -67,9 +67,10 @@ class Text(Input[Pair]):
         name: str,  # noqa: ARG002
         ways: Sequence[Setting],
     ) -> Iterator[tuple[Setting, list[dict[str, Any]]]]:
-        translator, sources = Translator(model), [example.source for example in examples]
+        translators = {way.teacher: Translator(model, teacher=way.teacher) for way in ways}
+        sources, size = [example.source for example in examples], self.config.decode.batch_size
         for way in ways:
-            found = translator(sources, way.options, decoder=way.decoder, batch_size=self.config.decode.batch_size)
+            found = translators[way.teacher](sources, way.options, decoder=way.decoder, batch_size=size)
             yield (
                 way,
                 [

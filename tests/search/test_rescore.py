@@ -2,17 +2,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
+from narspeech import checkpoint
 from narspeech.batch import Encoded, Padded
 from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.errors import ConfigError
 from narspeech.model import Model
 from narspeech.result import Hypothesis
-from narspeech.search.rescore import rescore
+from narspeech.search.rescore import decode_with, find_teacher, rescore
+from narspeech.tokenizer import CharacterTokenizer
 from tests import fakes
 
 Scorer = Callable[[int, list[int]], float]
@@ -73,9 +77,9 @@ def test_the_teachers_best_comes_first_and_the_others_follow() -> None:
 def test_the_length_penalty() -> None:
     model = teacher(lambda _, tokens: -1.0 * len(tokens) - 1.5)
     given = [hypothesis([6, 7, 8], [6], [])]
-    assert order(rescore(given, model, fakes.nonsense([2]))[0]) == [2, 1, 0]
+    assert order(rescore(given, model, fakes.nonsense([2]), length_penalty=0.0)[0]) == [2, 1, 0]
     # -4.5 / 4, -2.5 / 2, -1.5 / 1
-    assert order(rescore(given, model, fakes.nonsense([2]), length_penalty=1.0)[0]) == [0, 1, 2]
+    assert order(rescore(given, model, fakes.nonsense([2]))[0]) == [0, 1, 2]
 
 
 def test_no_work_where_there_is_no_choice() -> None:
@@ -89,6 +93,36 @@ def test_no_work_where_there_is_no_choice() -> None:
 def test_equals_keep_their_order() -> None:
     given = [hypothesis([6], [7], [8])]
     assert rescore(given, teacher(lambda *_: -1.0), fakes.nonsense([2])) == given
+
+
+def test_a_teacher_reads_and_writes_what_the_model_does_and_scores_it(tmp_path: Path) -> None:
+    student, found = fakes.tiny_model("nat", "text"), fakes.tiny_model("ar", "text")
+    assert find_teacher(found.train(), student) is found
+    assert not found.training
+    checkpoint.save(tmp_path, found)
+    assert find_teacher(tmp_path, student).tokenizer.pieces == student.tokenizer.pieces
+    find_teacher(fakes.tiny_model("dag", "text"), student)
+    with pytest.raises(ConfigError, match=r"what the model reads \(text\), received one of sound at 8000 Hz"):
+        find_teacher(fakes.tiny_model("ar"), student)
+    with pytest.raises(ConfigError, match="scores a given text, received cmlm: take an autoregressive one"):
+        find_teacher(fakes.tiny_model("cmlm", "text"), student)
+    other = Model(found.config, CharacterTokenizer("abcde"))
+    with pytest.raises(ConfigError, match="expected a teacher with the model's tokenizer"):
+        find_teacher(other, student)
+
+
+def test_where_there_is_no_choice_a_teacher_is_of_no_use() -> None:
+    student, found = fakes.tiny_model("cmlm", "text"), fakes.tiny_model("ar", "text")
+    source = fakes.nonsense([9, 4, 12, 6, 1])
+    several = DecodeOptions(steps=2, candidates=5)
+    chosen = decode_with(found, student, source, several, None)
+    assert chosen == rescore(student.decode(source, several), found, source)
+    assert decode_with(None, student, source, several, None) == student.decode(source, several) != chosen
+    cases: list[tuple[DecodeOptions | None, Literal["ctc"] | None]] = [(None, None), (several, "ctc")]
+    for options, decoder in cases:
+        with pytest.raises(ConfigError, match="several candidates for the teacher to choose from, received one"):
+            decode_with(found, student, source, options, decoder)
+        decode_with(None, student, source, options, decoder)
 
 
 def test_the_candidates_of_a_model_that_copies() -> None:

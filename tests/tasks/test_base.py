@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from narspeech.decoders.base import DecodeOptions
+from narspeech.errors import ConfigError
 from narspeech.tasks.base import DecodeConfig, RecipeConfig, settings
 from tests.fakes import model_config
 
@@ -20,6 +25,18 @@ def test_names_tell_what_was_asked_for() -> None:
     assert names("ctc") == ["ctc"]
     assert names("cmlm", ctc=False, steps=(4,), candidates=(1, 5)) == ["cmlm-4", "cmlm-4-candidates5"]
     assert names("ar", ctc=False, steps=(), beams=(1, 5)) == ["ar", "ar-beam5"]
+
+
+def test_a_teacher_chooses_where_there_is_a_choice() -> None:
+    teacher = Path("ar/final")
+    config = RecipeConfig(model=model_config("nat"), decode=DecodeConfig(steps=(), candidates=(1, 9), teacher=teacher))
+    ways = {way.name: way for way in settings(config, OWN)}
+    assert list(ways) == ["ctc", "nat", "nat-candidates9", "nat-candidates9-teacher"]
+    assert [way.teacher for way in ways.values()] == [None, None, None, teacher]
+    assert ways["nat-candidates9-teacher"].options == ways["nat-candidates9"].options
+    for kind in ("nat", "ctc"):
+        with pytest.raises(ConfigError, match=r"received one: give --decode\.candidates 1,9"):
+            names(kind, steps=(), candidates=(1,) if kind == "nat" else (1, 9), teacher=teacher)
 
 
 def test_options_are_the_models_own_but_for_the_budget() -> None:

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from narspeech.checkpoint import save
 from narspeech.data.pairs import Pair
 from narspeech.errors import ConfigError
 from narspeech.model import CTCConfig
-from narspeech.tasks.base import DataConfig, RecipeConfig, settings
+from narspeech.tasks.base import DataConfig, DecodeConfig, RecipeConfig, settings
 from narspeech.tasks.translation import Text
+from narspeech.translator import Translator
 from tests.fakes import TOKENIZER, model_config, tiny_model
 
 CONFIG = RecipeConfig(task="translation", model=model_config("mask_ctc", "text"))
@@ -40,6 +42,21 @@ def test_text_cannot_be_guided_in_time(tmp_path):
     model = replace(CONFIG.model, ctc=CTCConfig(guided=0.5))
     with pytest.raises(ConfigError, match="only sound has times"):
         Text(replace(CONFIG, model=model), tmp_path).training_set(PAIRS, TOKENIZER, None)
+
+
+def test_a_teacher_chooses(tmp_path):
+    teacher, model = tiny_model("ar", "text", seed=1), tiny_model("cmlm", "text", seed=2)
+    save(tmp_path / "ar", teacher)
+    decode = DecodeConfig(steps=(2,), candidates=(4,), teacher=tmp_path / "ar")
+    config = replace(CONFIG, model=model.config, decode=decode)
+    pairs = [Pair(id=str(n), source=text, target="") for n, text in enumerate(["abad", "cab", "da da", "bad cab"])]
+    ways = settings(config, model.config.decoding)
+    found = {way.name: entries for way, entries in Text(config, tmp_path).decode(model, pairs, "test", ways)}
+    assert list(found) == ["ctc", "cmlm-2-candidates4", "cmlm-2-candidates4-teacher"]
+    _, plain, chosen = found.values()
+    expected = Translator(model, teacher=teacher)([pair.source for pair in pairs], ways[-1].options)
+    assert [entry["text"] for entry in chosen] == [one.text for one in expected]
+    assert [entry["text"] for entry in chosen] != [entry["text"] for entry in plain]
 
 
 def test_every_way_of_decoding_gives_a_record_a_pair(tmp_path):
