@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -51,6 +52,11 @@ class Padded(NamedTuple):
         """Two copies one after the other: (B, ...) -> (2 B, ...), rows i and i + B alike."""
         return Padded(torch.cat([self.data] * 2), torch.cat([self.lengths] * 2))
 
+    def widened(self, width: int, fill: float = 0) -> Padded:
+        """The same rows with room for `width` items at least, `fill` in the new places."""
+        room = max(0, width - self.data.shape[1])
+        return Padded(F.pad(self.data, (0, 0) * (self.data.dim() - 2) + (0, room), value=fill), self.lengths)
+
     def zeroed(self) -> Padded:
         """The same rows with zeros beyond their lengths, so that a convolution sees what a single row would see."""
         mask = self.mask.view(*self.data.shape[:2], *[1] * (self.data.dim() - 2))
@@ -84,6 +90,12 @@ class Draft(NamedTuple):
     scores: Tensor
     owner: Tensor
     undecided: Tensor
+
+    @staticmethod
+    def decided(tokens: Padded, scores: Tensor) -> Draft:
+        """A hypothesis for each utterance in which no token is to be decided."""
+        owner = torch.arange(len(scores), device=scores.device)
+        return Draft(tokens, scores, owner, torch.zeros_like(owner))
 
     def rows(self, index: Tensor) -> Draft:
         return Draft(self.tokens.rows(index), self.scores[index], self.owner[index], self.undecided[index])

@@ -42,6 +42,8 @@ def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[H
         steps[active] += 1
         if options.trace:
             history.append(draft)
+        if index + 1 == options.steps:  # nobody goes on, and the host need not ask who would
+            break
         going = ~(decoder.settled(working) | (unchanged(before, working) & ~(working.tokens.data == MASK).any(-1)))
         kept = going.nonzero().squeeze(-1)
         if len(kept) < len(active):
@@ -53,9 +55,8 @@ def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[H
 
 def unchanged(before: Draft, after: Draft) -> Tensor:
     """(R,) bool: rows whose tokens a step left as they were."""
-    if before.tokens.data.shape != after.tokens.data.shape:
-        width = max(before.tokens.data.shape[1], after.tokens.data.shape[1])
-        before, after = widen(before, width), widen(after, width)
+    width = max(before.tokens.data.shape[1], after.tokens.data.shape[1])
+    before, after = widen(before, width), widen(after, width)
     same = (before.tokens.data == after.tokens.data) | ~after.tokens.mask
     return same.all(-1) & (before.tokens.lengths == after.tokens.lengths)
 
@@ -63,8 +64,9 @@ def unchanged(before: Draft, after: Draft) -> Tensor:
 def widen(draft: Draft, width: int) -> Draft:
     """The same rows with room for `width` tokens."""
     extra = width - draft.tokens.data.shape[1]
-    tokens = Padded(F.pad(draft.tokens.data, (0, extra), value=PAD), draft.tokens.lengths)
-    return draft._replace(tokens=tokens, scores=F.pad(draft.scores, (0, extra)))
+    if not extra:
+        return draft
+    return draft._replace(tokens=draft.tokens.widened(width, PAD), scores=F.pad(draft.scores, (0, extra)))
 
 
 def merge(draft: Draft, part: Draft, index: Tensor) -> Draft:

@@ -161,8 +161,8 @@ def translate(
     """The translation of a sentence; several sentences give a list, in order.
 
     model: a checkpoint folder or Model, None for the repository's English to German one; teacher: an autoregressive
-    one that chooses among the candidates; decoder: "ctc" reads the CTC head alone; steps, threshold, candidates, beam: see `DecodeOptions`, by default the model's own; trace: keep every
-    refinement step. Raises NarspeechError.
+    one that chooses among the candidates; decoder: "ctc" reads the CTC head alone; steps, threshold, candidates, beam:
+    see `DecodeOptions`, by default the model's own; trace: keep every refinement step. Raises NarspeechError.
     """
     if isinstance(model, Model) or isinstance(teacher, Model):
         translator = Translator(model, device=device, teacher=teacher)

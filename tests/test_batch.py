@@ -31,6 +31,21 @@ def test_pack_nothing() -> None:
         Padded.pack([])
 
 
+def test_widened_makes_room_and_changes_no_row() -> None:
+    padded = Padded.pack([torch.tensor([1, 2]), torch.tensor([3])], fill=9)
+    wider = padded.widened(4, fill=7)
+    assert wider.data.tolist() == [[1, 2, 7, 7], [3, 9, 7, 7]]
+    assert wider.lengths.tolist() == [2, 1]
+    assert padded.widened(1).data.tolist() == padded.data.tolist()
+    assert Padded(torch.ones(2, 0, 3), torch.zeros(2).long()).widened(1).data.eq(0).sum() == 2 * 3
+
+
+def test_a_draft_with_nothing_to_decide() -> None:
+    draft = Draft.decided(Padded.pack([torch.tensor([6, 7]), torch.tensor([8])]), -torch.ones(2, 2))
+    assert draft.owner.tolist() == [0, 1]
+    assert draft.undecided.tolist() == [0, 0]
+
+
 def test_rows_and_repeat() -> None:
     padded = Padded.pack([torch.tensor(row) for row in ([1.0], [2.0, 3.0], [4.0, 5.0, 6.0])])
     picked = padded.rows(torch.tensor([2, 0, 2]))

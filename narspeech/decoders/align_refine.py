@@ -11,8 +11,9 @@ from torch import Tensor
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
 from narspeech.decoders.base import DecodeOptions, Memory
-from narspeech.decoders.path import PathConfig, PathDecoder, best_path, masked_path
+from narspeech.decoders.path import PathDecoder, best_path, masked_path
 from narspeech.errors import ConfigError
+from narspeech.nn.layers import StackConfig
 from narspeech.ops.ctc import ctc_loss, path_loss
 from narspeech.ops.imputer import imputer_loss
 from narspeech.ops.masking import fill, mask_uniform, quota
@@ -21,7 +22,7 @@ from narspeech.tokenizer import MASK
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignRefineConfig(PathConfig):
+class AlignRefineConfig(StackConfig):
     """mode: how a path is rewritten, and what that is learnt from.
 
     "align_refine" (Chi et al. 2021): every frame at each step, from CTC's best path on; trained with the CTC loss of
@@ -39,6 +40,7 @@ class AlignRefineConfig(PathConfig):
     block: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("passes", "block"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of 1 or more, received {getattr(self, name)}; the papers take 4, 8")
@@ -115,6 +117,4 @@ class AlignRefine(PathDecoder):
         return tokens.view(batch, -1)[:, :frames], scores.view(batch, -1)[:, :frames]
 
     def settled(self, draft: Draft) -> Tensor:
-        if self.config.mode == "imputer":
-            return ~(draft.tokens.data == MASK).any(-1)
-        return draft.tokens.lengths == 0
+        return super().settled(draft) if self.config.mode == "imputer" else draft.tokens.lengths == 0

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
-from narspeech.decoders.base import DecodeOptions, Decoder, Memory
+from narspeech.decoders.base import DecodeOptions, Memory
+from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
-from narspeech.nn.attention import Cache, key_mask
-from narspeech.nn.heads import TokenHead
-from narspeech.nn.layers import DecoderStack
-from narspeech.nn.positions import rotary, sinusoids
+from narspeech.nn.attention import Cache
+from narspeech.nn.layers import StackConfig
+from narspeech.nn.positions import placed, rotary, sinusoids
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
@@ -29,43 +29,27 @@ WORTH_LEAVING = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
-class ARConfig:
+class ARConfig(StackConfig):
     """length_penalty: hypotheses are compared by log-probability / length ** length_penalty, the end counted as a
     token; max_ratio, max_extra: no hypothesis has more than max_ratio * (encoder states) + max_extra tokens."""
 
     kind: ClassVar[str] = "ar"
-    depth: int = 6
-    width: int = 256
-    heads: int = 4
-    feed_forward: int = 2048
-    dropout: float = 0.1
     label_smoothing: float = 0.1
     length_penalty: float = 1.0
     max_ratio: float = 1.5
     max_extra: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("length_penalty", "max_ratio", "max_extra"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected {name} of 0 or more, received {getattr(self, name)}")
 
 
-class AR(Decoder):
+class AR(StackDecoder):
     def __init__(self, config: ARConfig, memory_width: int, size: int) -> None:
-        super().__init__()
+        super().__init__(config, memory_width, size, (BLANK, PAD, MASK, BOS))
         self.config = config
-        self.tokens = TokenHead(size, config.width, (BLANK, PAD, MASK, BOS))
-        self.dropout = torch.nn.Dropout(config.dropout)
-        self.stack = DecoderStack(
-            config.depth, config.width, config.heads, config.feed_forward, memory_width, config.dropout
-        )
-
-    def prepare(self, encoded: Encoded) -> Memory:
-        # Attention needs at least one place, and a row without frames looks at the same zeros in every batch.
-        states, lengths = encoded.states.zeroed()
-        states = F.pad(states, (0, 0, 0, int(not states.shape[1])))
-        keys, values = self.stack.project(states)
-        return Memory(key_mask(lengths, states.shape[1]), Padded(states, lengths), encoded.inputs, keys, values)
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U + 1, V) of the first token, and of what follows each of the tokens (R, U)."""
@@ -76,8 +60,7 @@ class AR(Decoder):
         """(R, U + 1, D): BOS and the tokens, none of which sees a later one."""
         data = F.pad(tokens.data, (1, 0), value=BOS)
         places = torch.arange(data.shape[1], device=data.device)
-        x = self.tokens.embed(data)
-        x = self.dropout(x + sinusoids(places, self.config.width).to(x.dtype))
+        x = self.dropout(placed(self.tokens.embed(data)))
         out: Tensor = self.stack(x, (places <= places[:, None])[None, None], memory.keys, memory.values, memory.mask)
         return out
 
@@ -128,9 +111,6 @@ class AR(Decoder):
                 for cache in caches:
                     cache.keep(kept)
         return collect(moves, len(lengths), options.beam)
-
-    def settled(self, draft: Draft) -> Tensor:
-        return torch.ones_like(draft.owner, dtype=torch.bool)
 
     def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:  # noqa: ARG002
         """(R,) the log-probability of the whole, its end included, over its length to the power of the penalty."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
 from narspeech.errors import ConfigError
+from narspeech.tokenizer import MASK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,13 @@ class DecodeOptions:
                 raise ConfigError(f"expected {name} of 1 or more, received {getattr(self, name)}; 5 is usual")
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"expected a threshold between 0 and 1, received {self.threshold}: 1 refines every token")
+
+
+def check_shares(name: str, *values: float) -> None:
+    """Raises ConfigError unless the values of a setting lie between 0 and 1."""
+    if not all(0 <= value <= 1 for value in values):
+        received = ", ".join(map(str, values))
+        raise ConfigError(f"expected {name} between 0 and 1, received {received}: it is a share")
 
 
 class Memory(NamedTuple):
@@ -77,16 +84,19 @@ class Decoder(nn.Module):
         return draft
 
     def settled(self, draft: Draft) -> Tensor:
-        """(R,) bool: rows that no further step would change, so that they need not pay for one."""
-        return torch.zeros_like(draft.owner, dtype=torch.bool)
+        """(R,) bool: rows that no further step would change, so that they need not pay for one: those without a MASK,
+        unless a family rewrites what is decided."""
+        return ~(draft.tokens.data == MASK).any(-1)
 
     def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
         """The same rows in the form in which they come out: without end marks, collapsed."""
         return draft
 
     def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:  # noqa: ARG002
-        """(R,) how good a finished row is beside the others of its owner: the mean log-probability a token."""
-        return (draft.scores * draft.tokens.mask).sum(-1) / draft.tokens.lengths.clamp(min=1)
+        """(R,) how good a finished row is beside the others of its owner: the mean log-probability a token. A row
+        without tokens has none, and goes behind the others."""
+        lengths = draft.tokens.lengths
+        return ((draft.scores * draft.tokens.mask).sum(-1) / lengths).masked_fill(lengths == 0, float("-inf"))
 
     def score(self, tokens: Padded, memory: Memory) -> Tensor:  # noqa: ARG002
         """(R,) log-probability of whole given hypotheses (R, U); rows of both correspond. To rescore another model's

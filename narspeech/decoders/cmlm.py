@@ -11,81 +11,56 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
-from narspeech.decoders.base import DecodeOptions, Decoder, Memory
+from narspeech.decoders.base import DecodeOptions, Memory, check_shares
+from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
-from narspeech.nn.attention import key_mask
-from narspeech.nn.heads import LengthHead, TokenHead
-from narspeech.nn.layers import DecoderStack
-from narspeech.nn.positions import sinusoids
+from narspeech.nn.heads import LengthHead
+from narspeech.nn.layers import StackConfig
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.masking import mask_uniform, top
-from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+from narspeech.tokenizer import MASK, PAD
 
 
 @dataclass(frozen=True, kw_only=True)
-class CMLMConfig:
+class CMLMConfig(StackConfig):
     """longest: tokens that an utterance has at most; length_weight: what an utterance's length counts in the loss,
     against one of its tokens; unseen: the share of the targets that training masks as a whole, as decoding begins,
     beside those whose number of masks is uniform (as published: 0)."""
 
     kind: ClassVar[str] = "cmlm"
-    depth: int = 6
-    width: int = 256
-    heads: int = 4
-    feed_forward: int = 2048
-    dropout: float = 0.1
     label_smoothing: float = 0.1
     longest: int = 255
     length_weight: float = 1.0
     unseen: float = 0.2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares("unseen", self.unseen)
         if self.longest < 1:
             raise ConfigError(f"expected longest of 1 or more, received {self.longest}; 255 is usual")
         if not self.length_weight > 0:
             raise ConfigError(
                 f"expected a length_weight above 0, received {self.length_weight}: without it no length is learned"
             )
-        if not 0 <= self.unseen <= 1:
-            raise ConfigError(f"expected unseen between 0 and 1, received {self.unseen}: it is a share")
 
 
-class CMLM(Decoder):
+class CMLM(StackDecoder):
     def __init__(self, config: CMLMConfig, memory_width: int, size: int) -> None:
-        super().__init__()
+        super().__init__(config, memory_width, size)
         self.config = config
-        self.tokens = TokenHead(size, config.width, (BLANK, PAD, MASK, BOS, EOS))
         self.length = LengthHead(memory_width, config.longest)
-        self.dropout = nn.Dropout(config.dropout)
-        self.stack = DecoderStack(
-            config.depth, config.width, config.heads, config.feed_forward, memory_width, config.dropout
-        )
-
-    def prepare(self, encoded: Encoded) -> Memory:
-        states = encoded.states
-        keys, values = self.stack.project(states.data)
-        mask = key_mask(states.lengths, states.data.shape[1])
-        return Memory(mask, states, encoded.inputs, keys, values, encoded.ctc)
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of every token, masked or not."""
-        length = tokens.data.shape[1]
-        x = self.tokens.embed(tokens.data)
-        # Rotary attention over equal tokens has equal outputs: those of an all-masked draft need a place of their own.
-        places = sinusoids(torch.arange(length, device=x.device), self.config.width)
-        x = self.dropout(x + places.to(x.dtype))
-        mask = key_mask(tokens.lengths, length)
-        logits: Tensor = self.tokens(self.stack(x, mask, memory.keys, memory.values, memory.mask))
+        logits: Tensor = self.tokens(self.read(self.tokens.embed(tokens.data), tokens.lengths, memory))
         return logits
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
         """Cross-entropy at n ~ U{1..U} distinct masked positions of each target (section 3.1), and of its length."""
-        # Attention needs at least one place, though all texts be empty.
-        room = int(not batch.target.data.shape[1])
-        target = Padded(F.pad(batch.target.data, (0, room), value=PAD), batch.target.lengths)
+        target = batch.target.widened(1, PAD)  # attention needs at least one place, though all texts be empty
         unseen = torch.rand(len(target.lengths), 1).to(target.data.device) < self.config.unseen
         hidden = mask_uniform(target) | (unseen & target.mask)
         tokens = Padded(target.data.masked_fill(hidden, MASK), target.lengths)
@@ -121,7 +96,7 @@ class CMLM(Decoder):
         return draft.tokens.lengths == 0
 
     def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
-        """The mean log-probability a token (section 3.3). Of no token there is none: an empty row comes first where
-        that is the likeliest length, and last elsewhere."""
-        empty = (draft.tokens.lengths == 0) & (self.length.likeliest(memory.states, 1)[:, 0] > 0)
-        return super().rank(draft, memory, options).masked_fill(empty, float("-inf"))
+        """The mean log-probability a token (section 3.3). An empty row, which has none, comes first where that is the
+        likeliest length, and last elsewhere."""
+        empty = (draft.tokens.lengths == 0) & (self.length.likeliest(memory.states, 1)[:, 0] == 0)
+        return super().rank(draft, memory, options).masked_fill(empty, 0)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from narspeech.batch import Batch, Draft, Encoded, Loss, TrainStep
 from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.ops.ctc import ctc_loss, greedy
@@ -22,8 +19,7 @@ def greedy_draft(memory: Memory) -> Draft:
     """The collapsed best path of every utterance; a token's score is the highest posterior in its run of frames."""
     assert memory.ctc is not None
     tokens, scores, _ = greedy(memory.ctc)
-    rows = torch.arange(len(scores), device=scores.device)
-    return Draft(tokens, scores, rows, torch.zeros_like(rows))
+    return Draft.decided(tokens, scores)
 
 
 class CTCDecoder(Decoder):
@@ -44,6 +40,3 @@ class CTCDecoder(Decoder):
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
         return greedy_draft(memory)
-
-    def settled(self, draft: Draft) -> Tensor:
-        return torch.ones_like(draft.owner, dtype=torch.bool)

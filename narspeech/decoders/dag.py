@@ -15,21 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
-from narspeech.decoders.base import DecodeOptions, Decoder, Memory
-from narspeech.decoders.mask_ctc import at_places
+from narspeech.decoders.base import DecodeOptions, Memory, check_shares
+from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
-from narspeech.nn.attention import key_mask
-from narspeech.nn.heads import TokenHead
-from narspeech.nn.layers import DecoderStack
-from narspeech.nn.positions import rotary, rotate, sinusoids
+from narspeech.nn.layers import StackConfig
+from narspeech.nn.positions import placed, rotary, rotate
+from narspeech.ops.copying import at_places
 from narspeech.ops.dag import best_path, dag_loss, fuzzy_match, link_log_probs
 from narspeech.ops.dag_search import Scorer, beam_search, lookahead_path, read_path, viterbi_path
 from narspeech.ops.glancing import annealed, rehearsal, reveal
-from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
 
 @dataclass(frozen=True, kw_only=True)
-class DAGConfig:
+class DAGConfig(StackConfig):
     """graph_ratio: vertices an encoder state, besides the first and the last. The paper has 8 or 4 a source token: over
     text this times the encoder's `upsample`; over speech, 1 a frame leaves room enough. Targets of more tokens than
     vertices count as infeasible.
@@ -47,11 +46,7 @@ class DAGConfig:
     """
 
     kind: ClassVar[str] = "dag"
-    depth: int = 6
-    width: int = 256
-    heads: int = 4
     feed_forward: int = 1024
-    dropout: float = 0.1
     graph_ratio: float = 1.0
     copy: bool = True
     glance: tuple[float, float] = (0.5, 0.1)
@@ -61,12 +56,11 @@ class DAGConfig:
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares("glance", *self.glance)
+        check_shares("fuzzy", self.fuzzy)
         if self.graph_ratio <= 0:
             raise ConfigError(f"expected a graph_ratio above 0, received {self.graph_ratio}; 1 suits speech, 8 text")
-        if not all(0 <= share <= 1 for share in self.glance):
-            raise ConfigError(f"expected glance as two shares between 0 and 1, received {self.glance}; .5,.1 is usual")
-        if not 0 <= self.fuzzy <= 1:
-            raise ConfigError(f"expected fuzzy between 0 and 1, received {self.fuzzy}: it is a share of the loss")
 
 
 class Graph(NamedTuple):
@@ -77,18 +71,13 @@ class Graph(NamedTuple):
     lengths: Tensor
 
 
-class DAG(Decoder):
+class DAG(StackDecoder):
     """scorer: what a beam search adds to the log-probability of each next token, such as an n-gram model's."""
 
     def __init__(self, config: DAGConfig, memory_width: int, size: int) -> None:
-        super().__init__()
+        super().__init__(config, memory_width, size)
         self.config = config
-        self.tokens = TokenHead(size, config.width, (BLANK, PAD, MASK, BOS, EOS))
         self.copy = nn.Linear(memory_width, config.width) if config.copy else None
-        self.dropout = nn.Dropout(config.dropout)
-        self.stack = DecoderStack(
-            config.depth, config.width, config.heads, config.feed_forward, memory_width, config.dropout
-        )
         self.link = nn.Linear(config.width, 2 * config.width)
         self.gate = nn.Linear(config.width, config.heads)
         # The first head begins with the next vertices, each other one reaches twice as far as the one before. From
@@ -97,22 +86,17 @@ class DAG(Decoder):
         self.scorer: Scorer | None = None
 
     def prepare(self, encoded: Encoded) -> Memory:
-        data, lengths = encoded.states
-        states = Padded(F.pad(data, (0, 0, 0, int(not data.shape[1]))), lengths)  # attention needs a place
-        keys, values = self.stack.project(states.data)
-        mask = key_mask(lengths, states.data.shape[1])
-        return Memory(mask, states, encoded.inputs, keys, values, heard=self._heard(states))
+        memory = super().prepare(encoded)
+        return memory._replace(heard=self._heard(memory.states))
 
     def _heard(self, states: Padded) -> Tensor | None:
         """(R, L, D) the state that each vertex begins with, and the frame at which it stands."""
         if self.copy is None:
             return None
-        frames, width = torch.arange(states.data.shape[1], device=states.data.device), states.data.shape[2]
-        placed = states.data + sinusoids(frames, width).to(states.data.dtype)
-        inner = torch.arange(-1, self._size(states) - 1, device=frames.device).clamp(min=0)
+        inner = torch.arange(-1, self._size(states) - 1, device=states.data.device).clamp(min=0)
         places = (inner.double() / self.config.graph_ratio).long()
         # The last vertex begins with the last state.
-        return at_places(self.copy(placed), places.minimum(states.lengths[:, None] - 1).clamp(min=0))
+        return at_places(self.copy(placed(states.data)), places.minimum(states.lengths[:, None] - 1).clamp(min=0))
 
     def _size(self, states: Padded) -> int:
         return math.ceil(states.data.shape[1] * self.config.graph_ratio) + 2
@@ -129,12 +113,7 @@ class DAG(Decoder):
     def forward(self, tokens: Padded, memory: Memory) -> Graph:
         """The graph over vertices (R, L) some of which are given a token."""
         size, config = tokens.data.shape[1], self.config
-        x = self.tokens.embed(tokens.data)
-        if memory.heard is not None:
-            x = x + memory.heard
-        places = torch.arange(size, device=x.device)
-        x = self.dropout(x + sinusoids(places, config.width).to(x.dtype))
-        x = self.stack(x, key_mask(tokens.lengths, size), memory.keys, memory.values, memory.mask)
+        x = self.read(self.tokens.embed(tokens.data), tokens.lengths, memory)
         # The published links are given the vertices' learnt positions; these know how far they reach.
         q, k = self.link(x).view(*x.shape[:2], 2, config.heads, -1).permute(2, 0, 3, 1, 4)
         turn = rotary(size, config.width // config.heads, x.device)
@@ -186,9 +165,7 @@ class DAG(Decoder):
             visited = viterbi_path(links, scores, config.beta, config.length_penalty, lengths)
         else:
             visited = lookahead_path(links, scores, config.beta if config.decoding == "lookahead" else 0.0, lengths)
-        tokens, scores = read_path(visited, best, scores, links, lengths)
-        rows = torch.arange(len(lengths), device=lengths.device)
-        return Draft(tokens, scores, rows, torch.zeros_like(rows))
+        return Draft.decided(*read_path(visited, best, scores, links, lengths))
 
     def _search(self, emissions: Tensor, links: Tensor, lengths: Tensor, beam: int) -> Draft:
         found = beam_search(links, emissions, lengths, beam, self.config.length_penalty, self.scorer)
@@ -197,9 +174,6 @@ class DAG(Decoder):
         index = exists.flatten().nonzero().squeeze(-1)
         tokens, scores, counts, _ = (x.flatten(0, 1)[index] for x in found)
         return Draft(Padded(tokens, counts), scores, index // beam, torch.zeros_like(index))
-
-    def settled(self, draft: Draft) -> Tensor:
-        return torch.ones_like(draft.owner, dtype=torch.bool)
 
     def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:  # noqa: ARG002
         """All alike, which keeps the beam's own order: the end of a text has a probability too."""

@@ -6,27 +6,26 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
-from narspeech.decoders.base import DecodeOptions, Memory
-from narspeech.decoders.path import PathConfig, PathDecoder, best_path, masked_path
-from narspeech.errors import ConfigError
+from narspeech.decoders.base import DecodeOptions, Memory, check_shares
+from narspeech.decoders.path import PathDecoder, best_path, masked_path
+from narspeech.nn.layers import StackConfig
 from narspeech.ops.ctc import ctc_loss
 from narspeech.ops.glancing import annealed, rehearsal, reveal
 from narspeech.ops.viterbi import forced_path
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlatCTCConfig(PathConfig):
+class GlatCTCConfig(StackConfig):
     """glance: the share of the wrongly labelled frames that training reveals, at its start and at its end."""
 
     kind: ClassVar[str] = "glat_ctc"
     glance: tuple[float, float] = (0.5, 0.3)
 
     def __post_init__(self) -> None:
-        if not all(0 <= share <= 1 for share in self.glance):
-            raise ConfigError(f"expected glance as two shares between 0 and 1, received {self.glance}; .5, .3 is usual")
+        super().__post_init__()
+        check_shares("glance", *self.glance)
 
 
 class GlatCTC(PathDecoder):
@@ -62,6 +61,3 @@ class GlatCTC(PathDecoder):
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
         return best_path(self.log_probs(masked_path(memory.states), memory))
-
-    def settled(self, draft: Draft) -> Tensor:
-        return torch.ones_like(draft.owner, dtype=torch.bool)

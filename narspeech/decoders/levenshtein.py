@@ -15,17 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
-from narspeech.decoders.base import DecodeOptions, Decoder, Memory
+from narspeech.decoders.base import DecodeOptions, Memory, check_shares
 from narspeech.decoders.ctc import greedy_draft
+from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
-from narspeech.nn.attention import key_mask
-from narspeech.nn.heads import TokenHead
-from narspeech.nn.layers import DecoderStack
-from narspeech.nn.positions import sinusoids
+from narspeech.nn.layers import StackConfig
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.edits import common, fit, insert, keep, missing_counts
 from narspeech.ops.masking import top
-from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
 # Placeholders that one gap may be given in one step (Gu et al. 2019, section 3.2).
 MOST = 255
@@ -34,7 +32,7 @@ FLOOR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class LevenshteinConfig:
+class LevenshteinConfig(StackConfig):
     """start: what refinement begins with, nothing (as published) or the hypothesis of the model's CTC head.
 
     restart: the share of the training examples in which insertion learns from that start, the others being targets
@@ -44,11 +42,6 @@ class LevenshteinConfig:
     """
 
     kind: ClassVar[str] = "levenshtein"
-    depth: int = 6
-    width: int = 256
-    heads: int = 4
-    feed_forward: int = 2048
-    dropout: float = 0.1
     label_smoothing: float = 0.1
     start: Literal["empty", "ctc"] = "empty"
     restart: float = 0.5
@@ -56,41 +49,30 @@ class LevenshteinConfig:
     max_ratio: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.restart <= 1:
-            raise ConfigError(f"expected restart between 0 and 1, received {self.restart}: it is a share")
+        super().__post_init__()
+        check_shares("restart", self.restart)
         if not self.max_ratio > 0:
             raise ConfigError(f"expected a max_ratio above 0, received {self.max_ratio}; 2 is usual")
 
 
-class Levenshtein(Decoder):
+class Levenshtein(StackDecoder):
     """Drafts hold the tokens alone: BOS and EOS, which nothing deletes, are set around them where they are read."""
 
     def __init__(self, config: LevenshteinConfig, memory_width: int, size: int) -> None:
-        super().__init__()
+        super().__init__(config, memory_width, size)
         self.config = config
-        width = config.width
-        self.tokens = TokenHead(size, width, (BLANK, PAD, MASK, BOS, EOS))
-        self.deletion, self.insertion = nn.Linear(width, 1), nn.Linear(2 * width, MOST + 1)
-        self.dropout = nn.Dropout(config.dropout)
-        self.stack = DecoderStack(config.depth, width, config.heads, config.feed_forward, memory_width, config.dropout)
+        self.deletion, self.insertion = nn.Linear(config.width, 1), nn.Linear(2 * config.width, MOST + 1)
 
     def prepare(self, encoded: Encoded) -> Memory:
         if self.config.start == "ctc" and encoded.ctc is None:
             raise ConfigError('expected a CTC head to start from, received a model without one: take start "empty"')
-        states = encoded.states
-        keys, values = self.stack.project(states.data)
-        mask = key_mask(states.lengths, states.data.shape[1])
-        return Memory(mask, states, encoded.inputs, keys, values, encoded.ctc)
+        return super().prepare(encoded)
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """States (R, U + 2, D) of BOS, the tokens (R, U) and EOS, which follows a row's last one."""
         places = torch.arange(tokens.data.shape[1] + 2, device=tokens.data.device)
         data = F.pad(tokens.data, (1, 1), value=PAD).where(places != tokens.lengths[:, None] + 1, EOS)
-        x = self.tokens.embed(data.where(places > 0, BOS))
-        x = self.dropout(x + sinusoids(places, self.config.width).to(x.dtype))
-        mask = key_mask(tokens.lengths + 2, len(places))
-        out: Tensor = self.stack(x, mask, memory.keys, memory.values, memory.mask)
-        return out
+        return self.read(self.tokens.embed(data.where(places > 0, BOS)), tokens.lengths + 2, memory)
 
     def delete_logits(self, tokens: Padded, memory: Memory) -> Tensor:
         """(R, U) float32 logit of deleting each token."""
@@ -142,9 +124,9 @@ class Levenshtein(Decoder):
     def _first(self, memory: Memory) -> Draft:
         if self.config.start == "ctc":
             return greedy_draft(memory)
-        rows = torch.arange(len(memory.mask), device=memory.mask.device)
-        nothing = rows.new_zeros(len(rows), 0)
-        return Draft(Padded(nothing, torch.zeros_like(rows)), nothing.float(), rows, torch.zeros_like(rows))
+        lengths = torch.zeros_like(memory.states.lengths)
+        nothing = lengths.new_zeros(len(lengths), 0)
+        return Draft.decided(Padded(nothing, lengths), nothing.float())
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
         """The start; where that is nothing and there are no steps to come, one step from there."""
@@ -154,7 +136,9 @@ class Levenshtein(Decoder):
         return self.refine(draft, memory, Round(0, 1), options)
 
     def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
-        """Delete, insert placeholders, fill them: the width of the result is the one host sync."""
+        """Delete, insert placeholders, fill them. One host sync, for the width of the result and whether anything is
+        to be filled: it costs less than the layers would, at the longest width that a row may have in every step, and
+        in the last one for nothing."""
         kept = draft.tokens.mask & (self.delete_logits(draft.tokens, memory) <= 0)
         tokens, scores = keep(draft.tokens, kept, PAD), keep(Padded(draft.scores, draft.tokens.lengths), kept)
 
@@ -173,6 +157,9 @@ class Levenshtein(Decoder):
             data, values = torch.where(empty, proposal, data), torch.where(empty, confidence, values)
         return draft._replace(tokens=tokens._replace(data=data), scores=values)
 
+    def settled(self, draft: Draft) -> Tensor:
+        return torch.zeros_like(draft.owner, dtype=torch.bool)
+
     def _longest(self, memory: Memory) -> Tensor:
         """(R,) tokens that a row may have: none where there is no state."""
         states = memory.states.lengths
@@ -189,5 +176,5 @@ def dropped(target: Padded) -> Padded:
 def choose(rows: Tensor, some: Padded, others: Padded) -> Padded:
     """`some` at the rows (R,) bool, `others` elsewhere; either may be the wider one."""
     width = max(some.data.shape[1], others.data.shape[1])
-    first, second = (F.pad(x.data, (0, width - x.data.shape[1]), value=PAD) for x in (some, others))
+    first, second = (x.widened(width, PAD).data for x in (some, others))
     return Padded(torch.where(rows[:, None], first, second), torch.where(rows, some.lengths, others.lengths))

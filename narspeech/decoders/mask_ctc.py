@@ -15,21 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
-from narspeech.decoders.base import DecodeOptions, Decoder, Memory
+from narspeech.decoders.base import DecodeOptions, Memory, check_shares
 from narspeech.decoders.ctc import greedy_draft
+from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
-from narspeech.nn.attention import key_mask
-from narspeech.nn.heads import TokenHead
-from narspeech.nn.layers import DecoderStack
-from narspeech.nn.positions import sinusoids
+from narspeech.nn.layers import StackConfig
+from narspeech.ops.copying import at_places
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.ctc import greedy, token_starts
 from narspeech.ops.masking import fill, mask_uniform, quota
-from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+from narspeech.tokenizer import MASK, PAD
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskCTCConfig:
+class MaskCTCConfig(StackConfig):
     """places: what a token's position stands for.
 
     "number": 0, 1, 2, ... as published; "time": the frame at which CTC heard it (in training: forced alignment to the
@@ -41,18 +40,13 @@ class MaskCTCConfig:
     """
 
     kind: ClassVar[str] = "mask_ctc"
-    depth: int = 6
-    width: int = 256
-    heads: int = 4
-    feed_forward: int = 2048
-    dropout: float = 0.1
     label_smoothing: float = 0.1
     places: Literal["number", "time"] = "number"
     errors: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.errors <= 1:
-            raise ConfigError(f"expected errors between 0 and 1, received {self.errors}: it is a share")
+        super().__post_init__()
+        check_shares("errors", self.errors)
         if self.errors and self.places != "time":
             raise ConfigError(
                 f"expected errors of 0 where places are numbers, received {self.errors}: "
@@ -60,15 +54,10 @@ class MaskCTCConfig:
             )
 
 
-class MaskCTC(Decoder):
+class MaskCTC(StackDecoder):
     def __init__(self, config: MaskCTCConfig, memory_width: int, size: int) -> None:
-        super().__init__()
+        super().__init__(config, memory_width, size)
         self.config = config
-        self.tokens = TokenHead(size, config.width, (BLANK, PAD, MASK, BOS, EOS))
-        self.dropout = nn.Dropout(config.dropout)
-        self.stack = DecoderStack(
-            config.depth, config.width, config.heads, config.feed_forward, memory_width, config.dropout
-        )
         self.hear = nn.Linear(memory_width, config.width) if config.places == "time" else None
 
     def prepare(self, encoded: Encoded) -> Memory:
@@ -76,34 +65,19 @@ class MaskCTC(Decoder):
         return self._memory(encoded, greedy(encoded.ctc).starts if self.config.places == "time" else None)
 
     def _memory(self, encoded: Encoded, places: Tensor | None) -> Memory:
-        states = encoded.states
-        keys, values = self.stack.project(states.data)
-        heard = None
-        if self.hear is not None:
-            assert places is not None
-            heard = at_places(self.hear(states.data), places)
-        mask = key_mask(states.lengths, states.data.shape[1])
-        return Memory(mask, states, encoded.inputs, keys, values, encoded.ctc, places, heard)
+        memory = super().prepare(encoded)
+        if self.hear is None or places is None:
+            return memory
+        return memory._replace(places=places, heard=at_places(self.hear(memory.states.data), places))
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of every token, masked or not."""
-        length = tokens.data.shape[1]
-        x = self.tokens.embed(tokens.data)
-        if memory.heard is not None:
-            x = x + memory.heard
-        # Rotary attention over equal tokens has equal outputs: those of an all-masked draft need a place of their own.
-        places = torch.arange(length, device=x.device) if memory.places is None else memory.places
-        x = self.dropout(x + sinusoids(places, self.config.width).to(x.dtype))
-        logits: Tensor = self.tokens(
-            self.stack(x, key_mask(tokens.lengths, length), memory.keys, memory.values, memory.mask)
-        )
+        logits: Tensor = self.tokens(self.read(self.tokens.embed(tokens.data), tokens.lengths, memory))
         return logits
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
         """Cross-entropy at n ~ U{1..U} distinct masked positions of each target."""
-        # Attention needs at least one place, though all texts be empty.
-        room = int(not batch.target.data.shape[1])
-        target = Padded(F.pad(batch.target.data, (0, room), value=PAD), batch.target.lengths)
+        target = batch.target.widened(1, PAD)  # attention needs at least one place, though all texts be empty
         hidden, seen, places = mask_uniform(target), target.data, None
         if self.config.places == "time":
             assert encoded.ctc is not None
@@ -137,13 +111,3 @@ class MaskCTC(Decoder):
         count = quota(draft.undecided, turn.index, turn.steps)
         tokens, scores = fill(draft.tokens.data, draft.scores, proposal, confidence, count)
         return draft._replace(tokens=draft.tokens._replace(data=tokens), scores=scores)
-
-    def settled(self, draft: Draft) -> Tensor:
-        return ~(draft.tokens.data == MASK).any(-1)
-
-
-def at_places(frames: Tensor, places: Tensor) -> Tensor:
-    """(R, U, D): of frames (R, T, D) the one at each of the places (R, U); zeros where there is no frame at all."""
-    if not frames.shape[1]:
-        return frames.new_zeros(*places.shape, frames.shape[2])
-    return frames.gather(1, places.clamp(max=frames.shape[1] - 1).unsqueeze(-1).expand(-1, -1, frames.shape[2]))

@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
-from narspeech.decoders.base import DecodeOptions, Decoder, Memory
-from narspeech.decoders.mask_ctc import at_places
+from narspeech.decoders.base import DecodeOptions, Memory, check_shares
+from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import key_mask
-from narspeech.nn.heads import LengthHead, TokenHead
-from narspeech.nn.layers import DecoderStack
-from narspeech.nn.positions import rotary, sinusoids
+from narspeech.nn.heads import LengthHead
+from narspeech.nn.layers import StackConfig
+from narspeech.nn.positions import placed, rotary
 from narspeech.ops.copying import (
+    at_places,
     even_fertilities,
     fertile_copy,
     mean_fertilities,
@@ -31,14 +32,14 @@ from narspeech.ops.copying import (
 )
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.glancing import annealed, glance
-from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+from narspeech.tokenizer import PAD
 
 # Fertilities 0..49, as published; larger ones are copied as often as given, but learnt as 49.
 FERTILITIES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class NATConfig:
+class NATConfig(StackConfig):
     """copy: how the encoder's states become the decoder's input.
 
     "uniform": token u reads state round(u T / U), U being one of the likeliest lengths (`DecodeOptions.candidates`);
@@ -53,11 +54,7 @@ class NATConfig:
     """
 
     kind: ClassVar[str] = "nat"
-    depth: int = 6
-    width: int = 256
-    heads: int = 4
     feed_forward: int = 1024
-    dropout: float = 0.1
     label_smoothing: float = 0.1
     copy: Literal["uniform", "fertility"] = "uniform"
     longest: int = 256
@@ -67,12 +64,11 @@ class NATConfig:
     mixing: float = 0.3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares("mixing", self.mixing)
+        check_shares("glancing", *(self.glancing or ()))
         if self.longest < 1:
             raise ConfigError(f"expected longest of 1 or more tokens, received {self.longest}; 256 is usual")
-        if not 0 <= self.mixing <= 1:
-            raise ConfigError(f"expected mixing between 0 and 1, received {self.mixing}: it is a share")
-        if self.glancing is not None and not all(0 <= ratio <= 1 for ratio in self.glancing):
-            raise ConfigError(f"expected ratios of glancing between 0 and 1, received {self.glancing}; .5,.3 is usual")
 
 
 class Plan(NamedTuple):
@@ -83,27 +79,17 @@ class Plan(NamedTuple):
     copied: Tensor
 
 
-class NAT(Decoder):
+class NAT(StackDecoder):
     def __init__(self, config: NATConfig, memory_width: int, size: int) -> None:
-        super().__init__()
+        super().__init__(config, memory_width, size)
         self.config = config
-        self.tokens = TokenHead(size, config.width, (BLANK, PAD, MASK, BOS, EOS))
         self.copy = nn.Linear(memory_width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.stack = DecoderStack(
-            config.depth, config.width, config.heads, config.feed_forward, memory_width, config.dropout
-        )
         self.onward = nn.ModuleList(
             nn.Linear(2 * config.width, config.width) for _ in range(config.depth - 1 if config.dslp else 0)
         )
         fertile = config.copy == "fertility"
         self.fertility = fertility_head(memory_width) if fertile else None
         self.length = None if fertile else LengthHead(memory_width, config.longest)
-
-    def prepare(self, encoded: Encoded) -> Memory:
-        states = encoded.states
-        keys, values = self.stack.project(states.data)
-        return Memory(key_mask(states.lengths, states.data.shape[1]), states, encoded.inputs, keys, values)
 
     def forward(self, inputs: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of copied states (R, U, D)."""
@@ -120,9 +106,7 @@ class NAT(Decoder):
         layer (Huang et al. 2022, eq. 5); where `mixed` (R, U) is True, gold (R, U) stands for them.
         """
         width = inputs.data.shape[1]
-        places = torch.arange(width, device=inputs.data.device)
-        # Copies of one state need places of their own: rotary attention gives equal outputs for equal inputs.
-        x = self.dropout(inputs.data + sinusoids(places, self.config.width).to(inputs.data.dtype))
+        x = self.dropout(placed(inputs.data))
         positions, mask = rotary(width, self.stack.head_width, x.device), key_mask(inputs.lengths, width)
         for number, layer in enumerate(self.stack.layers):
             x = layer(x, positions, mask, memory.keys[number], memory.values[number], memory.mask)
@@ -138,12 +122,10 @@ class NAT(Decoder):
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         """Cross-entropy where nothing was revealed, the mean of the layers that predict, and the lengths' loss."""
-        config, states = self.config, encoded.states
-        # Attention needs at least one place, though all texts be empty.
-        room = int(not batch.target.data.shape[1])
-        target = Padded(F.pad(batch.target.data, (0, room), value=PAD), batch.target.lengths)
-        extent, copied, parts = self._layout(states, target, batch.guide)
-        memory, inputs = self.prepare(encoded), at_places(self.copy(states.data), copied)
+        config, memory = self.config, self.prepare(encoded)
+        target = batch.target.widened(1, PAD)  # attention needs at least one place, though all texts be empty
+        extent, copied, parts = self._layout(memory.states, target, batch.guide)
+        inputs = at_places(self.copy(memory.states.data), copied)
         shown, mixed = torch.zeros_like(target.mask), None
         if config.glancing is None:
             if self.training and config.dslp:
@@ -209,13 +191,6 @@ class NAT(Decoder):
         else:
             copied = fertile_copy(fertilities.view(-1, width), longest)
         return Plan(lengths, owner, copied)
-
-    def settled(self, draft: Draft) -> Tensor:
-        return torch.ones_like(draft.owner, dtype=torch.bool)
-
-    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
-        """The mean log-probability a token; a candidate without tokens has none, and goes behind the others."""
-        return super().rank(draft, memory, options).masked_fill(draft.tokens.lengths == 0, float("-inf"))
 
 
 def fertility_head(width: int) -> nn.Linear:

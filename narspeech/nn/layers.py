@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import Cache, CrossAttention, SelfAttention
-from narspeech.nn.positions import rotary, sinusoids
+from narspeech.nn.positions import placed, rotary
 
 
 class FeedForward(nn.Module):
@@ -72,22 +73,39 @@ class DecoderLayer(nn.Module):
         return out
 
 
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """depth: layers; feed_forward: units between their two maps; dropout: before every residual sum and inside the
+    feed-forward. Raises ConfigError."""
+
+    depth: int = 6
+    width: int = 256
+    heads: int = 4
+    feed_forward: int = 2048
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "heads", "feed_forward"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected a decoder's {name} of 1 or more, received {getattr(self, name)}: raise it")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"expected dropout from 0 to below 1, received {self.dropout}; .1 is usual")
+
+
 class DecoderStack(nn.Module):
     """Decoder layers and a last norm; what it attends to is projected once, by `project`."""
 
-    def __init__(self, depth: int, width: int, heads: int, hidden: int, memory_width: int, dropout: float) -> None:
+    def __init__(self, config: StackConfig, memory_width: int) -> None:
         super().__init__()
-        self.head_width = width // heads
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, hidden, memory_width, dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
+        self.head_width = config.width // config.heads
+        layer = (config.width, config.heads, config.feed_forward, memory_width, config.dropout)
+        self.layers = nn.ModuleList(DecoderLayer(*layer) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
 
     def project(self, states: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """states (B, T, M) -> every layer's keys and values, each (B, H, T, D / H); the states' places are added."""
-        _, length, width = states.shape
-        frames = torch.arange(length, device=states.device)
-        placed = states + sinusoids(frames, width).to(states.dtype)
-        layers = cast("Iterable[DecoderLayer]", self.layers)
-        keys, values = zip(*(layer.cross_attention.project(placed) for layer in layers), strict=True)
+        states, layers = placed(states), cast("Iterable[DecoderLayer]", self.layers)
+        keys, values = zip(*(layer.cross_attention.project(states) for layer in layers), strict=True)
         return keys, values
 
     def forward(

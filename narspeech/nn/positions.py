@@ -33,6 +33,13 @@ def sinusoids(places: Tensor, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
 
 
+def placed(x: Tensor, places: Tensor | None = None) -> Tensor:
+    """x (..., L, D) with the sinusoids of its places (..., L) added, which are 0, 1, ... L - 1 where none are given."""
+    if places is None:
+        places = torch.arange(x.shape[-2], device=x.device)
+    return x + sinusoids(places, x.shape[-1]).to(x.dtype)
+
+
 def relative(length: int, width: int, device: torch.device) -> Tensor:
     """(2 * length - 1, width) sinusoids of the distances length-1 .. -(length-1) (Dai et al. 2019, Transformer-XL)."""
     return sinusoids(torch.arange(length - 1, -length, -1, device=device), width)

@@ -1,4 +1,5 @@
-"""Which source place a target place copies: evenly, or by fertilities, the numbers of copies (Gu et al. 2018)."""
+"""Which source place a target place copies: evenly, or by fertilities, the numbers of copies (Gu et al. 2018); and the
+copying itself."""
 
 from __future__ import annotations
 
@@ -15,6 +16,13 @@ def uniform_copy(source: Tensor, target: Tensor, width: int) -> Tensor:
     places = torch.arange(width, device=source.device)
     count, length = source[:, None], target.clamp(min=1)[:, None]
     return torch.minimum((2 * places * count + length) // (2 * length), (count - 1).clamp(min=0))
+
+
+def at_places(frames: Tensor, places: Tensor) -> Tensor:
+    """(R, U, D): of frames (R, T, D) the one at each of the places (R, U); zeros where there is no frame at all."""
+    if not frames.shape[1]:
+        return frames.new_zeros(*places.shape, frames.shape[2])
+    return frames.gather(1, places.clamp(max=frames.shape[1] - 1).unsqueeze(-1).expand(-1, -1, frames.shape[2]))
 
 
 def fertile_copy(fertilities: Tensor, width: int) -> Tensor:

@@ -71,8 +71,9 @@ def rescore(
 
     The others become the alternatives, best first; equals keep their order, and scores stay those of the model that
     wrote them. length_penalty: the teacher's log-probability is divided by (tokens + 1) to this power; 1 takes the mean
-    a token, its end being one, and 0 the whole, which prefers short texts. The two models must share a tokenizer. Raises ValueError where they
-    cannot, or where hypotheses and rows differ in number, and ConfigError for a teacher that gives no scores.
+    a token, its end being one, and 0 the whole, which prefers short texts. The two models must share a tokenizer.
+    Raises ValueError where they cannot, or where hypotheses and rows differ in number, and ConfigError for a teacher
+    that gives no scores.
     """
     if len(hypotheses) != len(source.lengths):
         raise ValueError(

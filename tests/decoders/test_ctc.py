@@ -22,7 +22,9 @@ def encoded(log_probs: torch.Tensor, lengths: list[int]) -> Encoded:
 
 def test_greedy_against_a_plain_loop() -> None:
     lengths = [40, 0, 7, 23, 1]
-    log_probs = (2 * torch.randn(5, 40, 9)).log_softmax(-1)
+    logits = 2 * torch.randn(5, 40, 9)
+    logits[..., 1:5] = -1e4  # as the head does
+    log_probs = logits.log_softmax(-1)
     hypotheses = decode(CTCDecoder(), encoded(log_probs, lengths), DecodeOptions())
     for row, length in enumerate(lengths):
         frames = [(int(frame.argmax()), float(frame.max())) for frame in log_probs[row, :length]]

@@ -321,7 +321,7 @@ def test_no_state_at_all() -> None:
     ("settings", "message"),
     [
         ({"graph_ratio": 0.0}, "graph_ratio above 0"),
-        ({"glance": (0.5, 1.5)}, "two shares between 0 and 1"),
+        ({"glance": (0.5, 1.5)}, "glance between 0 and 1"),
         ({"fuzzy": 2.0}, "fuzzy between 0 and 1"),
     ],
 )

@@ -123,5 +123,5 @@ def test_no_frame_at_all() -> None:
 
 @pytest.mark.parametrize("glance", [(-0.1, 0.3), (0.5, 1.1)])
 def test_settings_are_checked(glance: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match=r"expected glance as two shares between 0 and 1, received .*"):
+    with pytest.raises(ConfigError, match=r"expected glance between 0 and 1, received .*"):
         GlatCTCConfig(glance=glance)

@@ -239,13 +239,6 @@ def test_a_token_is_given_the_frame_at_its_place() -> None:
     assert same[0].tolist() == [place != 1 for place in range(same.shape[1])]
 
 
-def test_at_places_against_a_plain_loop() -> None:
-    frames, places = torch.randn(3, 7, 4), torch.randint(0, 7, (3, 5))
-    found = mask_ctc.at_places(frames, places)
-    assert all(torch.equal(found[r, u], frames[r, places[r, u]]) for r in range(3) for u in range(5))
-    assert mask_ctc.at_places(frames[:, :0], places).eq(0).all()
-
-
 @pytest.mark.parametrize(("share", "replaced"), [(0.0, 0), (1.0, 3)])
 def test_visible_tokens_are_what_ctc_hears(share: float, replaced: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`errors` of them stand as the likeliest token at their place, the blank aside; what is asked for is the truth."""

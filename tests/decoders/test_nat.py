@@ -16,6 +16,7 @@ from narspeech.decoders.base import DecodeOptions
 from narspeech.decoders.nat import FERTILITIES, NAT, NATConfig, gold_fertilities
 from narspeech.errors import ConfigError
 from narspeech.model import Model
+from narspeech.nn.positions import sinusoids
 from narspeech.refine import decode
 from narspeech.tokenizer import PAD
 from tests import fakes
@@ -150,7 +151,7 @@ class TestLoss:
         draw = torch.tensor([[0.2, 0.7, 0.4], [0.9, 0.1, 0.3]])
         monkeypatch.setattr(torch, "rand", lambda *_, **__: draw)
         loss = model.loss(source, given, TrainStep())
-        x = copied.data + nat.sinusoids(torch.arange(3), WIDTH)
+        x = copied.data + sinusoids(torch.arange(3), WIDTH)
         total = torch.zeros(())
         for number, layer in enumerate(model.stack.layers):
             places = nat.rotary(3, WIDTH // 2, x.device)

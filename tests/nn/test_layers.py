@@ -5,7 +5,7 @@ import torch
 
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import key_mask
-from narspeech.nn.layers import DecoderLayer, FeedForward, StochasticDepth
+from narspeech.nn.layers import DecoderLayer, FeedForward, StackConfig, StochasticDepth
 from narspeech.nn.positions import rotary
 
 CPU = torch.device("cpu")
@@ -72,3 +72,9 @@ class TestDecoderLayer:
     def test_no_token(self) -> None:
         layer = DecoderLayer(8, 2, 16, 6, 0.0)
         assert self.run(layer, torch.zeros(1, 0, 8), 0, torch.randn(1, 2, 6), 2).shape == (1, 0, 8)
+
+
+@pytest.mark.parametrize("settings", [{"depth": 0}, {"feed_forward": 0}, {"heads": -1}, {"dropout": 1.0}])
+def test_impossible_sizes_of_a_stack(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"expected .*{next(iter(settings))} .*, received .*[:;] "):
+        StackConfig(**settings)  # type: ignore[arg-type]

@@ -5,9 +5,17 @@ import math
 import pytest
 import torch
 
-from narspeech.nn.positions import relative, rotary, rotate
+from narspeech.nn.positions import placed, relative, rotary, rotate, sinusoids
 
 CPU = torch.device("cpu")
+
+
+def test_places_are_numbers_where_none_are_given() -> None:
+    x = torch.randn(2, 5, 6)
+    torch.testing.assert_close(placed(x) - x, sinusoids(torch.arange(5), 6).expand(2, -1, -1))
+    places = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+    torch.testing.assert_close(placed(x, places) - x, sinusoids(places, 6))
+    assert placed(x.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("width", [2, 4, 10])

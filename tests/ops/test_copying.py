@@ -7,12 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narspeech.ops.copying import (
+    at_places,
     even_fertilities,
     fertile_copy,
     mean_fertilities,
     sampled_fertilities,
     uniform_copy,
 )
+
+
+def test_at_places_against_a_plain_loop() -> None:
+    frames, places = torch.randn(3, 7, 4), torch.randint(0, 7, (3, 5))
+    found = at_places(frames, places)
+    assert all(torch.equal(found[r, u], frames[r, places[r, u]]) for r in range(3) for u in range(5))
+    assert at_places(frames[:, :0], places).eq(0).all()
+
 
 FERTILITIES = st.lists(st.lists(st.integers(0, 4), min_size=5, max_size=5), min_size=1, max_size=4)
 

@@ -1,0 +1,48 @@
+"""A decoder whose tokens are read by a stack of Transformer layers, which most families are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from narspeech.batch import Encoded
+from narspeech.decoders.base import Decoder, Memory
+from narspeech.nn.attention import key_mask
+from narspeech.nn.heads import TokenHead
+from narspeech.nn.layers import DecoderStack, StackConfig
+from narspeech.nn.positions import placed
+from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
+
+
+class StackDecoder(Decoder):
+    """forbidden: the tokens that never come out."""
+
+    def __init__(
+        self,
+        config: StackConfig,
+        memory_width: int,
+        size: int,
+        forbidden: Iterable[int] = (BLANK, PAD, MASK, BOS, EOS),
+    ) -> None:
+        super().__init__()
+        self.tokens = TokenHead(size, config.width, forbidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.stack = DecoderStack(config, memory_width)
+
+    def prepare(self, encoded: Encoded) -> Memory:
+        # Attention needs at least one place, and a row without frames looks at the same zeros in every batch.
+        states = encoded.states.zeroed().widened(1)
+        keys, values = self.stack.project(states.data)
+        mask = key_mask(states.lengths, states.data.shape[1])
+        return Memory(mask, states, encoded.inputs, keys, values, encoded.ctc)
+
+    def read(self, x: Tensor, lengths: Tensor, memory: Memory) -> Tensor:
+        """States (R, U, D) of embeddings (R, U, D) of so many real tokens, all of which see each other, with what was
+        heard at their places."""
+        if memory.heard is not None:
+            x = x + memory.heard
+        # Rotary attention over equal tokens has equal outputs: those of an all-masked draft need a place of their own.
+        x = self.dropout(placed(x, memory.places))
+        out: Tensor = self.stack(x, key_mask(lengths, x.shape[1]), memory.keys, memory.values, memory.mask)
+        return out
