@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
@@ -17,6 +17,7 @@ import torch
 from narspeech.batch import Padded
 from narspeech.checkpoint import ready
 from narspeech.data.audio import Audio, AudioSource, load_audio
+from narspeech.data.batching import by_length
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, ConfigError, NarspeechError
 from narspeech.model import Model
@@ -56,13 +57,7 @@ class Transcriber:
         self, *, steps: int | None = None, threshold: float | None = None, trace: bool = False
     ) -> DecodeOptions:
         """The model's own decoding settings, with what is given here in their place."""
-        own = self.model.config.decoding
-        return replace(
-            own,
-            steps=own.steps if steps is None else steps,
-            threshold=own.threshold if threshold is None else threshold,
-            trace=trace,
-        )
+        return self.model.config.decoding.but(steps=steps, threshold=threshold, trace=trace)
 
     def __call__(
         self,
@@ -86,8 +81,7 @@ class Transcriber:
     ) -> Iterator[tuple[int, Transcript]]:
         """Index and transcript of every recording as soon as it is done; batches hold recordings of like length."""
         self._check(recordings, decoder, batch_size)
-        order = sorted(range(len(recordings)), key=lambda index: len(recordings[index].samples))
-        for chosen in parts(order, batch_size):
+        for chosen in by_length({index: len(audio.samples) for index, audio in enumerate(recordings)}, batch_size):
             source = Padded.pack([torch.from_numpy(recordings[index].samples) for index in chosen]).to(self.device)
             head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
             hypotheses = decode_with(self.teacher, self.model, source, options, head)

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 
 from narspeech.batch import Padded
 from narspeech.checkpoint import ready
+from narspeech.data.batching import by_length
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import CheckpointError, ConfigError, NarspeechError
 from narspeech.files import write_atomic
@@ -61,9 +62,8 @@ class Translator:
         trace: bool = False,
     ) -> DecodeOptions:
         """The model's own decoding settings, with what is given here in their place."""
-        given = {"steps": steps, "threshold": threshold, "candidates": candidates, "beam": beam}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return replace(self.model.config.decoding, trace=trace, **changes)
+        own = self.model.config.decoding
+        return own.but(steps=steps, threshold=threshold, candidates=candidates, beam=beam, trace=trace)
 
     def __call__(
         self,
@@ -82,9 +82,7 @@ class Translator:
             raise NarspeechError(f"expected text of whole characters, received {broken!r}: read it as UTF-8")
         found = [Translation(text="")] * len(texts)
         tokens = self.model.tokenizer.encode_batch([" ".join(text.split()) for text in texts])
-        order = sorted((index for index, ids in enumerate(tokens) if ids), key=lambda index: len(tokens[index]))
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in by_length({index: len(ids) for index, ids in enumerate(tokens) if ids}, batch_size):
             source = Padded.pack([torch.tensor(tokens[index]) for index in chosen]).to(self.device)
             hypotheses = decode_with(self.teacher, self.model, source, options, decoder)
             for index, hypothesis in zip(chosen, hypotheses, strict=True):

@@ -5,7 +5,7 @@ Everything here is a pure function of its arguments, so a resumed run or another
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -53,6 +53,12 @@ def make_batches(
     if order == "random":
         return [batches[place] for place in generator.permutation(len(batches)).tolist()]
     return batches
+
+
+def by_length(lengths: Mapping[int, float], size: int) -> list[list[int]]:
+    """The keys from short to long, in batches of `size`, the last of which may be smaller; equals keep their order."""
+    order = sorted(lengths, key=lengths.__getitem__)
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def steps(batches: Sequence[list[int]], accumulate: int) -> list[list[list[int]]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -32,6 +32,10 @@ class DecodeOptions:
                 raise ConfigError(f"expected {name} of 1 or more, received {getattr(self, name)}; 5 is usual")
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"expected a threshold between 0 and 1, received {self.threshold}: 1 refines every token")
+
+    def but(self, **changes: Any) -> DecodeOptions:
+        """The same with these changes, but for those that are None."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
 def check_shares(name: str, *values: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -88,7 +88,7 @@ def settings(config: RecipeConfig, own: DecodeOptions) -> list[Setting]:
     for steps, beam, candidates in product(decode.steps or (None,), decode.beams, decode.candidates):
         name = kind if steps is None else f"{kind}-{steps}"
         name += f"-beam{beam}" * (beam > 1) + f"-candidates{candidates}" * (candidates > 1)
-        options = replace(own, steps=own.steps if steps is None else steps, beam=beam, candidates=candidates)
+        options = own.but(steps=steps, beam=beam, candidates=candidates)
         found.append(Setting(name, None, options))
         if decode.teacher is not None and max(beam, candidates) > 1:
             found.append(Setting(f"{name}-teacher", None, options, decode.teacher))

@@ -9,6 +9,7 @@ from typing import Any
 
 from narspeech import tokenizer as tokenizers
 from narspeech.data.audio import Audio
+from narspeech.data.batching import by_length
 from narspeech.data.dataset import SpeechDataset
 from narspeech.data.example import Example, read_manifest, write_manifest
 from narspeech.errors import ConfigError
@@ -60,7 +61,7 @@ class Speech(Input[Example]):
         for way in ways:
             transcriber = transcribers[way.teacher]
             entries: dict[int, dict[str, Any]] = {}
-            for chosen in by_length(examples, DECODED_TOGETHER):
+            for chosen in by_length({i: example.duration for i, example in enumerate(examples)}, DECODED_TOGETHER):
                 transcripts = transcriber(
                     [Audio(recordings[0, i].source.numpy(), transcriber.rate, examples[i].duration) for i in chosen],
                     way.options,
@@ -94,9 +95,3 @@ class Speech(Input[Example]):
             )
         sound = self._dataset(examples, tokenizers.load(init), "train")
         return guide(self.out / "starts.json", init, examples, sound)
-
-
-def by_length(examples: Sequence[Example], chunk: int) -> list[list[int]]:
-    """The indices of the examples from short to long, in chunks."""
-    order = sorted(range(len(examples)), key=lambda index: examples[index].duration)
-    return [order[start : start + chunk] for start in range(0, len(order), chunk)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narspeech.data.batching import make_batches, shard, steps
+from narspeech.data.batching import by_length, make_batches, shard, steps
 
 DURATIONS = np.random.default_rng(0).gamma(4.0, 3.0, 2000).clip(0.5, 35).tolist()
 
@@ -87,6 +87,12 @@ def test_order() -> None:
     shuffled = longest(plan(0))
     middle = len(shuffled) // 2
     assert abs(np.mean(shuffled[:middle]) - np.mean(shuffled[middle:])) < 0.25 * np.mean(shuffled)
+
+
+def test_like_lengths_share_a_batch() -> None:
+    assert by_length({0: 3.0, 1: 1.0, 2: 2.0}, 2) == [[1, 2], [0]]
+    assert by_length({5: 2, 3: 2, 8: 1}, 1) == [[8], [5], [3]]
+    assert by_length({}, 4) == []
 
 
 def test_too_long_stands_alone() -> None:

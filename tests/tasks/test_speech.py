@@ -7,13 +7,8 @@ import pytest
 from narspeech.data.example import Example
 from narspeech.errors import ConfigError
 from narspeech.tasks.base import DataConfig, RecipeConfig
-from narspeech.tasks.speech import Speech, by_length
+from narspeech.tasks.speech import Speech
 from tests.fakes import TOKENIZER, model_config
-
-
-def test_like_lengths_are_decoded_together():
-    examples = [Example(id=str(n), audio="a", text="", duration=d) for n, d in enumerate((3.0, 1.0, 2.0))]
-    assert by_length(examples, 2) == [[1, 2], [0]]
 
 
 def test_what_is_known_of_an_example(tmp_path):
