@@ -124,10 +124,12 @@ class DAG(StackDecoder):
         """Negative log-likelihood of the target over all paths, in a pass that is given some of its tokens.
 
         A pass without gradient, which is given none, says how many (glancing: Qian et al. 2021): as many as a share of
-        the vertices on the target's best path whose likeliest token is another one.
+        the vertices on the target's best path whose likeliest token is another one. A vertex that is given its token
+        says that one for certain, so that none learns to copy it, and the others learn to lead there.
         """
         memory, target = self.prepare(encoded), batch.target
-        vertices, shown = self.vertices(memory.states), torch.zeros_like(target.data[:, :0])
+        vertices, path = self.vertices(memory.states), target.data
+        shown = torch.zeros_like(target.mask)
         if self.training:
             draw = torch.rand(target.data.shape).to(target.data.device)
             with rehearsal(draw.device):
@@ -140,18 +142,16 @@ class DAG(StackDecoder):
             given = torch.where(shown, target.data, vertices.data.gather(1, path))
             vertices = vertices._replace(data=vertices.data.scatter(1, path, given))
         graph = self(vertices, memory)
-        losses, fits = self._losses(graph, target)
+        match = with_given(ends_match(graph.logits, target), path, shown)
+        losses, fits = dag_loss(match, graph.links, target.lengths + 2, graph.lengths)
         total = losses.sum()
         if self.config.fuzzy > 0:
-            matched = fuzzy_match(ends_match(graph.logits, target), graph.links, with_ends(target), graph.lengths)
+            matched = fuzzy_match(match, graph.links, with_ends(target), graph.lengths)
             total = (1 - self.config.fuzzy) * total + self.config.fuzzy * (target.lengths * (1 - matched)).sum()
         # The model's CTC counts its own under that name; two views are of one target.
         name = "infeasible" if encoded.ctc is None else "graph_infeasible"
         unfit = (~fits[: len(fits) // 2 if step.views else None]).sum()
         return Loss(total, target.lengths.sum(), {"glanced": shown.sum(), name: unfit})
-
-    def _losses(self, graph: Graph, target: Padded) -> tuple[Tensor, Tensor]:
-        return dag_loss(ends_match(graph.logits, target), graph.links, target.lengths + 2, graph.lengths)
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
         """The graph, read: there is nothing to refine. One host sync."""
@@ -181,7 +181,8 @@ class DAG(StackDecoder):
 
     def score(self, tokens: Padded, memory: Memory) -> Tensor:
         """(R,) log-probability of tokens (R, U), summed over all paths; -inf where the graph is too small."""
-        losses, fits = self._losses(self(self.vertices(memory.states), memory), tokens)
+        graph = self(self.vertices(memory.states), memory)
+        losses, fits = dag_loss(ends_match(graph.logits, tokens), graph.links, tokens.lengths + 2, graph.lengths)
         return (-losses).masked_fill(~fits, float("-inf"))
 
 
@@ -196,6 +197,14 @@ def ends_match(logits: Tensor, target: Padded) -> Tensor:
     match = F.pad(match, (0, 0, 1, 1))
     place = torch.arange(match.shape[1], device=match.device)
     return match.masked_fill((place == target.lengths[:, None] + 1).unsqueeze(-1), 0)
+
+
+def with_given(match: Tensor, path: Tensor, shown: Tensor) -> Tensor:
+    """match (B, U + 2, L) after the target's tokens at which shown (B, U) is True were given to their vertices, path
+    (B, U): these are certain there, without gradient, and any other is impossible."""
+    places = torch.arange(match.shape[2], device=match.device)
+    given = F.pad((path.unsqueeze(-1) == places) & shown.unsqueeze(-1), (0, 0, 1, 1))
+    return match.masked_fill(given.any(1, keepdim=True), float("-inf")).masked_fill(given, 0)
 
 
 def with_ends(target: Padded) -> Padded:

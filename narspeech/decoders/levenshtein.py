@@ -139,7 +139,9 @@ class Levenshtein(StackDecoder):
         """Delete, insert placeholders, fill them. One host sync, for the width of the result and whether anything is
         to be filled: it costs less than the layers would, at the longest width that a row may have in every step, and
         in the last one for nothing."""
-        kept = draft.tokens.mask & (self.delete_logits(draft.tokens, memory) <= 0)
+        kept = draft.tokens.mask
+        if kept.shape[1]:  # else there is nothing to delete
+            kept = kept & (self.delete_logits(draft.tokens, memory) <= 0)
         tokens, scores = keep(draft.tokens, kept, PAD), keep(Padded(draft.scores, draft.tokens.lengths), kept)
 
         logits = self.insert_logits(tokens, memory)

@@ -163,11 +163,12 @@ def test_glancing(progress: float, share: float, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(seen[0].lengths, vertices.lengths)
     with torch.no_grad():
         logits, links, lengths = forward(vertices, memory)
-    revealed = 0
+    revealed, best_paths = 0, []
     for row, tokens in enumerate(target.unpack()[:3]):
         match = ends_match(logits[row : row + 1], packed(tokens.tolist()))[0]
         length = int(lengths[row])
         best = max(paths(len(match), length), key=lambda path: float(value(path, match, links[row])))
+        best_paths.append(best)
         place = torch.tensor(best[1:-1], dtype=torch.long)
         wrong = int((logits[row, place].argmax(-1) != tokens).sum())
         given = seen[1].data[row] != vertices.data[row]
@@ -179,9 +180,39 @@ def test_glancing(progress: float, share: float, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(seen[1].data[3], vertices.data[3])  # a target that does not fit shows nothing
     assert loss.parts["glanced"] == revealed
     assert revealed > 0 or progress == 1
-    # The loss is that of the whole target in the second pass.
-    losses = model._losses(forward(seen[1], memory), target)[0]
-    torch.testing.assert_close(loss.total, losses.sum())
+    # The loss is that of the whole target in the second pass, in which a vertex says what it was given for certain.
+    logits, links, lengths = forward(seen[1], memory)
+    given, expected = seen[1].data != vertices.data, torch.zeros(())
+    for row, tokens in enumerate(target.unpack()[:3]):
+        match = ends_match(logits[row : row + 1], packed(tokens.tolist()))[0].clone()
+        for place in given[row].nonzero()[:, 0].tolist():
+            match[:, place] = -float("inf")
+            match[best_paths[row].index(place), place] = 0
+        expected = expected + enumerated(match, links[row], len(match), int(lengths[row]))
+    torch.testing.assert_close(loss.total, expected)
+
+
+def test_a_vertex_does_not_learn_to_copy_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, source = decoder(graph_ratio=1.5, glance=(1.0, 1.0)).train(), encoded([8, 8])
+    graphs, seen = [], []
+    forward = model.forward
+
+    def recorded(tokens: Padded, memory: dag.Memory) -> dag.Graph:
+        graph = forward(tokens, memory)
+        if graph.logits.requires_grad:
+            graph.logits.retain_grad()
+        graphs.append(graph)
+        seen.append(tokens)
+        return graph
+
+    monkeypatch.setattr(model, "forward", recorded)
+    model.loss(source, batch(packed([6, 7, 8, 9], [7, 9])), TrainStep()).total.backward()  # type: ignore[no-untyped-call]
+    given = seen[1].data != seen[0].data
+    gradient = graphs[1].logits.grad
+    assert gradient is not None
+    assert given.any()
+    assert gradient[given].eq(0).all()
+    assert gradient[seen[1].data == MASK].any()
 
 
 def test_both_passes_drop_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,21 @@ def test_refine_mutates_nothing_and_its_padding_holds_no_mask() -> None:
     assert (after.tokens.data[after.tokens.mask] >= NUM_SPECIAL - 1).all()
 
 
+def test_a_pass_that_has_nothing_to_do_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, source = decoder(), encoded([12, 7])
+    with torch.no_grad():
+        model.deletion.bias.fill_(-99.0)
+        model.insertion.bias[0] = -99.0
+        model.insertion.bias[1] = 99.0
+    shown = spy(model, monkeypatch)
+    decode(model, source, DecodeOptions(steps=1))
+    assert [x.data.shape[1] for x in shown] == [0, 1]  # nothing to delete
+    model.insertion.bias.data[0] = 999.0
+    shown.clear()
+    decode(model, source, DecodeOptions(steps=1))
+    assert [x.data.shape[1] for x in shown] == [0]  # and nothing to fill
+
+
 def table(source: list[int], target: list[int]) -> int:
     """The length of a longest common subsequence."""
     above = [0] * (len(target) + 1)
