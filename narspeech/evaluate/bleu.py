@@ -76,14 +76,7 @@ def paired_bootstrap(
 
     generator = np.random.default_rng(seed)
     deltas = np.array([delta(generator.integers(0, len(references), len(references))) for _ in range(samples)])
-    low, high = np.quantile(deltas, [0.025, 0.975])
-    below, above = np.count_nonzero(deltas <= 0), np.count_nonzero(deltas >= 0)
-    return Bootstrap(
-        delta=delta(slice(None)),
-        low=float(low),
-        high=float(high),
-        p=float(min(1.0, 2 * (min(below, above) + 1) / (samples + 1))),
-    )
+    return Bootstrap.of(delta(slice(None)), deltas)
 
 
 def table(scores: Mapping[str, TranslationScore]) -> str:

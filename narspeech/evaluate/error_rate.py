@@ -73,6 +73,15 @@ class Bootstrap:
     high: float
     p: float
 
+    @staticmethod
+    def of(delta: float, deltas: NDArray[np.float64]) -> Bootstrap:
+        """From the difference, and those of corpora drawn with replacement, of which p is twice the smaller share on
+        either side of zero (zero counting for both, one imaginary one added so that it is never 0), at most 1."""
+        low, high = np.quantile(deltas, [0.025, 0.975])
+        below, above = np.count_nonzero(deltas <= 0), np.count_nonzero(deltas >= 0)
+        p = min(1.0, 2 * (min(below, above) + 1) / (len(deltas) + 1))
+        return Bootstrap(delta=delta, low=float(low), high=float(high), p=float(p))
+
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
 
@@ -130,9 +139,7 @@ def paired_bootstrap(
     """Is a better than b? Utterances are drawn with replacement, the same ones for both (Bisani & Ney 2004, ICASSP).
 
     The three sequences hold the texts of the same utterances in the same order. The interval runs from the 2.5 to the
-    97.5 percentile of the difference of the corpus rates. p is twice the smaller share of samples on either side of
-    zero (zero counting for both, one imaginary sample added so that it is never 0), at most 1. The same seed gives the
-    same result.
+    97.5 percentile of the difference of the corpus rates; p: see `Bootstrap.of`. The same seed gives the same result.
 
     Raises NarspeechError if there are no utterances, the lengths differ, samples is not positive or seed is negative.
     """
@@ -158,14 +165,7 @@ def paired_bootstrap(
     )
     excess = errors[0] - errors[1]
     deltas = _resample(excess, lengths, samples, np.random.default_rng(seed))
-    low, high = np.quantile(deltas, [0.025, 0.975])
-    below, above = np.count_nonzero(deltas <= 0), np.count_nonzero(deltas >= 0)
-    return Bootstrap(
-        delta=float(excess.sum() / max(int(lengths.sum()), 1)),
-        low=float(low),
-        high=float(high),
-        p=float(min(1.0, 2 * (min(below, above) + 1) / (samples + 1))),
-    )
+    return Bootstrap.of(float(excess.sum() / max(int(lengths.sum()), 1)), deltas)
 
 
 def normalised(text: str, how: Normalisation = "basic") -> str:
