@@ -108,6 +108,11 @@ def test_a_student_learns_what_its_teacher_wrote(teacher, corpus, tmp_path, monk
     assert load_tokenizer(out / "final").pieces == load_tokenizer(teacher / "final").pieces
     assert json.loads((out / "config.json").read_text())["distilled"] == str(teacher / "distilled")
     assert main([*given, "--out", str(out), *tiny]) == 0
+    # The teacher chooses among what the student writes, too.
+    decoding = words(decode__beams="1", decode__candidates="1,3", decode__teacher=teacher / "final")
+    assert main([given[0], "--out", str(out), "--stages", "decode,score", *decoding]) == 0
+    ways = ["cmlm-2", "cmlm-2-candidates3", "cmlm-2-candidates3-teacher"]
+    assert list(json.loads((out / "scores.json").read_text())[PART]) == ways
     with pytest.raises(ConfigError, match="other distilled"):
         main([*given, "--out", str(out), *tiny, "--distilled", str(tmp_path)])
 
