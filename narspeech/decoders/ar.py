@@ -21,6 +21,7 @@ from narspeech.nn.attention import Cache
 from narspeech.nn.layers import StackConfig
 from narspeech.nn.positions import placed, rotary, sinusoids
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
+from narspeech.ops.ends import ended
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
 NOTHING = float("-inf")
@@ -116,12 +117,6 @@ class AR(StackDecoder):
         """(R,) the log-probability of the whole, its end included, over its length to the power of the penalty."""
         whole = draft.tokens._replace(lengths=draft.tokens.lengths + 1)
         return (draft.scores * whole.mask).sum(-1) / whole.lengths**self.config.length_penalty
-
-
-def ended(tokens: Padded) -> Padded:
-    """tokens (R, U) with EOS after the last one: (R, U + 1)."""
-    data = F.pad(tokens.data, (0, 1), value=PAD).scatter(1, tokens.lengths[:, None], EOS)
-    return Padded(data, tokens.lengths + 1)
 
 
 class Move(NamedTuple):

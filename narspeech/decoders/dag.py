@@ -23,6 +23,7 @@ from narspeech.nn.positions import placed, rotary, rotate
 from narspeech.ops.copying import at_places
 from narspeech.ops.dag import best_path, dag_loss, fuzzy_match, link_log_probs
 from narspeech.ops.dag_search import Scorer, beam_search, lookahead_path, read_path, viterbi_path
+from narspeech.ops.ends import with_ends
 from narspeech.ops.glancing import annealed, rehearsal, reveal
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
@@ -205,11 +206,3 @@ def with_given(match: Tensor, path: Tensor, shown: Tensor) -> Tensor:
     places = torch.arange(match.shape[2], device=match.device)
     given = F.pad((path.unsqueeze(-1) == places) & shown.unsqueeze(-1), (0, 0, 1, 1))
     return match.masked_fill(given.any(1, keepdim=True), float("-inf")).masked_fill(given, 0)
-
-
-def with_ends(target: Padded) -> Padded:
-    """(B, U + 2) BOS target EOS."""
-    data = F.pad(target.data.masked_fill(~target.mask, PAD), (1, 1), value=PAD)
-    place = torch.arange(data.shape[1], device=data.device)
-    data = data.masked_fill(place == 0, BOS).masked_fill(place == target.lengths[:, None] + 1, EOS)
-    return Padded(data, target.lengths + 2)

@@ -22,8 +22,9 @@ from narspeech.errors import ConfigError
 from narspeech.nn.layers import StackConfig
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.edits import common, fit, insert, keep, missing_counts
+from narspeech.ops.ends import with_ends
 from narspeech.ops.masking import top
-from narspeech.tokenizer import BOS, EOS, MASK, PAD
+from narspeech.tokenizer import MASK, PAD
 
 # Placeholders that one gap may be given in one step (Gu et al. 2019, section 3.2).
 MOST = 255
@@ -70,9 +71,8 @@ class Levenshtein(StackDecoder):
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """States (R, U + 2, D) of BOS, the tokens (R, U) and EOS, which follows a row's last one."""
-        places = torch.arange(tokens.data.shape[1] + 2, device=tokens.data.device)
-        data = F.pad(tokens.data, (1, 1), value=PAD).where(places != tokens.lengths[:, None] + 1, EOS)
-        return self.read(self.tokens.embed(data.where(places > 0, BOS)), tokens.lengths + 2, memory)
+        data, lengths = with_ends(tokens)
+        return self.read(self.tokens.embed(data), lengths, memory)
 
     def delete_logits(self, tokens: Padded, memory: Memory) -> Tensor:
         """(R, U) float32 logit of deleting each token."""

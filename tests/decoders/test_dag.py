@@ -15,6 +15,7 @@ from narspeech.decoders.base import DecodeOptions
 from narspeech.decoders.dag import DAG, DAGConfig, ends_match
 from narspeech.errors import ConfigError
 from narspeech.ops.dag import fuzzy_match
+from narspeech.ops.ends import with_ends
 from narspeech.refine import decode
 from narspeech.result import Hypothesis
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
@@ -117,7 +118,7 @@ def test_fuzzy_fine_tuning() -> None:
     model = decoder()
     memory = model.prepare(source)
     graph = model(model.vertices(memory.states), memory)
-    ends = dag.with_ends(target.target)
+    ends = with_ends(target.target)
     assert [row.tolist() for row in ends.unpack()] == [[BOS, 6, 7, 7, EOS], [BOS, 8, EOS], [BOS, EOS], [BOS, 6, 9, EOS]]
     matched = fuzzy_match(ends_match(graph.logits, target.target), graph.links, ends, graph.lengths)
     assert ((matched > 0) & (matched < 1))[[0, 1]].all()
