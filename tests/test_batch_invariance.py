@@ -45,7 +45,7 @@ def test_a_leak_is_seen(leak: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_leak_in_refinement_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     model = next(variants())
     everywhere: Callable[..., Tensor] = lambda lengths, size: torch.ones(len(lengths), 1, 1, size).bool()  # noqa: E731
-    monkeypatch.setattr("narspeech.decoders.mask_ctc.key_mask", everywhere)
+    monkeypatch.setattr("narspeech.decoders.stack.key_mask", everywhere)
     with pytest.raises(AssertionError, match="decoder logits differ"):
         check(model, 10, SOUND, longest=1.5)
 
