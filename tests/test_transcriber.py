@@ -19,11 +19,12 @@ import torch
 import narspeech
 from narspeech import checkpoint, cli, transcriber
 from narspeech.batch import Padded
-from narspeech.data.audio import Audio
+from narspeech.data.audio import Audio, load_audio
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, CheckpointError, ConfigError, NarspeechError
 from narspeech.model import Model
 from narspeech.result import Hypothesis, Transcript, Word
+from narspeech.search.rescore import rescore
 from narspeech.tokenizer import CharacterTokenizer
 from narspeech.transcriber import Transcriber, transcribe
 from tests import fakes
@@ -212,6 +213,20 @@ def test_a_given_model_stays_where_it_is(model: Model) -> None:
     assert Transcriber(model).device == model.device
     fresh = fakes.tiny_model().train()
     assert not Transcriber(fresh).model.training
+
+
+def test_a_teacher_chooses_among_the_candidates(files: list[Path]) -> None:
+    student, teacher = fakes.tiny_model("cmlm"), fakes.tiny_model("ar", seed=1)
+    options = DecodeOptions(steps=2, candidates=6)
+    audio = [load_audio(path, target_rate=fakes.RATE) for path in files]
+    found = Transcriber(student, teacher=teacher)(audio, options)
+    for one, transcript in zip(audio, found, strict=True):
+        source = Padded.pack([torch.from_numpy(one.samples)])
+        best = rescore(student.decode(source, options), teacher, source)[0]
+        assert transcript.text == " ".join(word for word, _ in student.tokenizer.words(best.tokens))
+    assert [one.text for one in found] != [one.text for one in Transcriber(student)(audio, options)]
+    with pytest.raises(ConfigError, match="scores a given text, received cmlm"):
+        Transcriber(student, teacher=student)
 
 
 def test_the_last_model_stays_loaded(folder: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
