@@ -42,15 +42,17 @@ SMALL = RecipeConfig(
     tokenizer=TokenizerConfig(kind="unigram", size=256),
     model=ModelConfig(
         frontend=FbankConfig(
-            floor=-1.0, augment=SpecAugmentConfig(freq_warp=0.08, band_limit=14, freq_width=20, time_masks=4)
+            floor=-1.0, augment=SpecAugmentConfig(freq_warp=0.1, band_limit=14, freq_width=27, time_masks=4)
         ),
         encoder=SMALL_ENCODER,
         decoder=MaskCTCConfig(depth=3, width=192, heads=4, feed_forward=768, places="time", errors=0.2),
-        ctc=CTCConfig(weight=0.6, intermediate=0.4, condition=True, guided=0.2),
+        ctc=CTCConfig(weight=0.6, intermediate=0.4, condition=True, consistency=0.2, guided=0.2),
     ),
     train=TrainConfig(
         epochs=20,
-        max_seconds=40.0,  # an update is of two: a process on each of two cores is faster than two threads
+        # Consistency takes two views of everything. An update is of two batches: a process on each of two cores is
+        # faster than two threads.
+        max_seconds=25.0,
         accumulate=2,
         short_first=0,
         keep=3,
