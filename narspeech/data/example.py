@@ -55,12 +55,8 @@ def read_objects(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every object of a JSONL manifest that has the `required` and only `known` fields (name: what it holds), and where
     it stands; its id occurs once. Raises ManifestError."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"expected a readable UTF-8 manifest at {path}, received: {error}") from error
     first_seen: dict[object, int] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_read_lines(path), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -72,6 +68,15 @@ def read_objects(
                 f"(first on line {first_seen[fields['id']]}); rename or remove one of them"
             )
         first_seen[fields["id"]] = number
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    """One by one: a manifest of millions need not fit in memory as text, too. Only \\n ends a line."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            yield from file
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"expected a readable UTF-8 manifest at {path}, received: {error}") from error
 
 
 def write_manifest(path: str | os.PathLike[str], examples: Iterable[Example]) -> None:

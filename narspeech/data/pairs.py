@@ -19,6 +19,9 @@ from narspeech.data.example import read_objects, shorten
 from narspeech.errors import ManifestError
 from narspeech.files import write_chunks_atomic
 
+# Texts that are encoded at a time.
+TOGETHER = 1 << 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
@@ -89,8 +92,8 @@ class PairDataset(torch.utils.data.Dataset[Item]):
     ) -> None:
         self.ids = [pair.id for pair in pairs]
         self.guides = guides
-        self._source = _Ragged(tokenizer.encode_batch([pair.source for pair in pairs]))
-        self._target = _Ragged(tokenizer.encode_batch([pair.target for pair in pairs]))
+        self._source = _Ragged(tokenizer, [pair.source for pair in pairs])
+        self._target = _Ragged(tokenizer, [pair.target for pair in pairs])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,12 +111,16 @@ class PairDataset(torch.utils.data.Dataset[Item]):
 
 
 class _Ragged:
-    """Rows of integers in one array, which a loading process receives in no time."""
+    """Texts as token ids in one array, which a loading process receives in no time."""
 
-    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
-        self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    def __init__(self, tokenizer: BatchEncoder, texts: Sequence[str]) -> None:
+        lengths, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+        for start in range(0, len(texts), TOGETHER):  # as lists of ints, millions of texts would take gigabytes
+            rows = tokenizer.encode_batch(texts[start : start + TOGETHER])
+            lengths.append(np.array([len(row) for row in rows], dtype=np.int64))
+            values.append(np.fromiter((x for row in rows for x in row), dtype=np.int32))
+        self.lengths, self._values = np.concatenate(lengths), np.concatenate(values)
         self._ends = self.lengths.cumsum()
-        self._values = np.fromiter((x for row in rows for x in row), dtype=np.int32, count=int(self.lengths.sum()))
 
     def __getitem__(self, index: int) -> NDArray[np.int64]:
         end = self._ends[index]

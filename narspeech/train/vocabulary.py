@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from narspeech.tokenizer import UNK, Tokenizer
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """size counts the special tokens; characters ignores it; inherit: a training that starts from a checkpoint keeps
-    its tokenizer if that has the same kind (unigram and bpe count as one) and size: its heads know no other tokens."""
+    its tokenizer if that has the same kind (unigram and bpe count as one) and size: its heads know no other tokens;
+    sample: of more texts than these, so many drawn at random teach the pieces (never the characters)."""
 
     kind: Literal["characters", "unigram", "bpe"] = "unigram"
     size: int = 256
     inherit: bool = True
+    sample: int = 1_000_000
 
 
 def make_tokenizer(config: TokenizerConfig, texts: Sequence[str], init: Path | None) -> Tokenizer:
@@ -40,6 +43,8 @@ def make_tokenizer(config: TokenizerConfig, texts: Sequence[str], init: Path | N
         print(f"{named} is not of the profile's kind and size: a new one is trained", file=sys.stderr)
     if config.kind == "characters":
         return tokenizers.train_characters(texts)
+    if len(texts) > config.sample:
+        texts = [texts[index] for index in sorted(random.Random(0).sample(range(len(texts)), config.sample))]
     return tokenizers.train_sentencepiece(texts, size=config.size, model_type=config.kind)
 
 

@@ -73,6 +73,17 @@ def test_items_are_the_tokens_of_both_sides() -> None:
         assert data.durations(epoch) == [4.0, 4.0, 1.0]
 
 
+def test_many_texts_are_encoded_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [Pair(id=str(number), source="ab" * number, target="c") for number in range(7)]
+    whole = PairDataset(pairs, TOKENIZER)
+    monkeypatch.setattr("narspeech.data.pairs.TOGETHER", 3)
+    parts = PairDataset(pairs, TOKENIZER)
+    for index in range(7):
+        assert torch.equal(whole[0, index].source, parts[0, index].source)
+        assert torch.equal(whole[0, index].tokens, parts[0, index].tokens)
+    assert len(PairDataset([], TOKENIZER)) == 0
+
+
 def test_items_collate_with_their_guides() -> None:
     guides = {"one": [1, 0, 1, 0], "two": [4]}
     data = PairDataset(PAIRS[:2], TOKENIZER, guides=guides)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from narspeech.errors import CheckpointError
@@ -18,6 +20,16 @@ def init(folder, tokenizer):
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_new_tokenizers_have_the_size_that_is_asked_for(kind):
     assert make_tokenizer(TokenizerConfig(kind=kind, size=14), TEXTS, None).size == 14
+
+
+def test_a_sample_of_many_texts_teaches_the_pieces():
+    config = TokenizerConfig(kind="bpe", size=14, sample=len(TEXTS))
+    found = make_tokenizer(config, TEXTS, None)
+    assert found == make_tokenizer(replace(config, sample=len(TEXTS) + 1), TEXTS, None)
+    texts = [*TEXTS, "xyz"] * 20
+    sampled = make_tokenizer(replace(config, sample=30), texts, None)
+    assert sampled == make_tokenizer(replace(config, sample=30), texts, None)
+    assert sampled != make_tokenizer(replace(config, sample=1000), texts, None)
 
 
 def test_new_characters_are_those_of_the_texts():
