@@ -115,6 +115,10 @@ class Model(nn.Module):
         self.ctc = None if ctc is None else CTCHead(width, size, condition=ctc.condition)
         self.decoder: Decoder = DECODERS[config.decoder.kind](config.decoder, width, size)
         self.greedy = CTCDecoder()
+        if self.decoder.reads_ctc and ctc is None:
+            raise ConfigError(
+                f"expected a CTC head for the decoder {config.decoder.kind} to read, received ctc none: set model.ctc"
+            )
 
     @property
     def device(self) -> torch.device:

@@ -8,8 +8,10 @@ from html import escape
 from itertools import zip_longest
 from typing import NamedTuple
 
+from narspeech.tokenizer import BLANK, MASK, SPECIAL_PIECES
+
 LETTER, PADDING, GAP, HEIGHT, LABEL = 8.4, 6, 4, 26, 64
-# Not sure at all, half sure, sure; from a palette that readers with any colour vision tell apart (viridis' upper half).
+# Not sure at all, half sure, sure: purple, white and green, which readers with any colour vision tell apart.
 COLOURS = ((178, 171, 210), (247, 247, 247), (127, 201, 174))
 UNDECIDED = "#d9d9d9"
 
@@ -53,10 +55,13 @@ def draw_trace(rows: Sequence[Sequence[Cell]]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
-def cells(tokens: Sequence[str], scores: Sequence[float], undecided: str) -> list[Cell]:
-    """Tokens and their log-probabilities as cells; `undecided`: the token that stands for none."""
+def cells(tokens: Sequence[str], scores: Sequence[float]) -> list[Cell]:
+    """Pieces and their log-probabilities as cells: a mask is not decided yet, a blank of a path is a dot."""
+    shown = {SPECIAL_PIECES[BLANK]: "·"}
     return [
-        Cell("?", None) if token == undecided else Cell(token.replace("▁", "_"), math.exp(score))
+        Cell("?", None)
+        if token == SPECIAL_PIECES[MASK]
+        else Cell(shown.get(token, token.replace("▁", "_")), math.exp(score))
         for token, score in zip(tokens, scores, strict=True)
     ]
 

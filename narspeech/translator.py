@@ -25,7 +25,7 @@ from narspeech.model import Model
 from narspeech.picture import cells, draw_trace
 from narspeech.result import Hypothesis, Translation
 from narspeech.search.rescore import decode_with, find_teacher
-from narspeech.tokenizer import MASK, SPECIAL_PIECES, Tokenizer
+from narspeech.tokenizer import Tokenizer
 
 # English to German; beside the package, not in it: only a copy of the repository has it.
 BUNDLED = Path(__file__).parents[1] / "models" / "en-de"
@@ -187,6 +187,8 @@ class TranslateOptions:
     """ctc: the CTC head alone; by default the model's own decoder."""
     steps: int | None = None
     """Refinement steps at most; by default what suits the model."""
+    threshold: float | None = None
+    """Of models with a CTC head: tokens less confident than this are refined; by default what suits the model."""
     candidates: int | None = None
     """Hypotheses refined side by side, such as lengths; by default what suits the model."""
     beam: int | None = None
@@ -219,7 +221,13 @@ def main(argv: list[str]) -> int:
         raise NarspeechError("expected one sentence as an argument for --picture, received none or several: give one")
     translator = Translator(options.model, device=options.device, teacher=options.teacher)
     trace = options.trace or options.picture is not None
-    decoding = translator.options(steps=options.steps, candidates=options.candidates, beam=options.beam, trace=trace)
+    decoding = translator.options(
+        steps=options.steps,
+        threshold=options.threshold,
+        candidates=options.candidates,
+        beam=options.beam,
+        trace=trace,
+    )
     number = 0
     with contextlib.ExitStack() as files:
         lines, together = _open(options, files)
@@ -265,7 +273,7 @@ def picture(translation: Translation, tokenizer: Tokenizer) -> str:
     """The trace as an SVG document; what was decoded in one pass has one row."""
     rows = [(pieces(step.tokens, tokenizer), step.scores) for step in translation.trace]
     rows = rows or [(translation.tokens, translation.scores)]
-    return draw_trace([cells(tokens, scores, SPECIAL_PIECES[MASK]) for tokens, scores in rows])
+    return draw_trace([cells(tokens, scores) for tokens, scores in rows])
 
 
 def record(translation: Translation, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from narspeech.batch import Batch, Padded, TrainStep
 from narspeech.decoders import mask_ctc
 from narspeech.decoders.base import DecodeOptions
+from narspeech.errors import ConfigError
 from narspeech.frontends.augment import SpecAugmentConfig
 from narspeech.model import CTCConfig, Model, symmetric_divergence
 from narspeech.tokenizer import BLANK
@@ -254,3 +255,12 @@ def test_encoding_is_log_probabilities_at_the_encoders_lengths() -> None:
     assert encoded.ctc.lengths.tolist() == model.encoder.lengths(torch.tensor([98, 8, 0])).tolist()
     torch.testing.assert_close(encoded.ctc.data.exp().sum(-1), torch.ones(encoded.ctc.data.shape[:2]))
     assert model.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["ctc", "mask_ctc", "align_refine", "levenshtein"])
+def test_what_reads_ctc_needs_a_head(kind):
+    config = fakes.model_config(kind, "text", ctc=None)
+    if kind == "levenshtein":
+        config = replace(config, decoder=replace(config.decoder, start="ctc"))
+    with pytest.raises(ConfigError, match=f"expected a CTC head for the decoder {kind} to read"):
+        Model(config, fakes.TOKENIZER)

@@ -18,8 +18,8 @@ def texts(document: str) -> list[str | None]:
 
 
 def test_tokens_become_cells():
-    found = cells(["▁a", "<mask>", "<b>"], [math.log(0.5), 0.0, 0.0], "<mask>")
-    assert found == [Cell("_a", 0.5), Cell("?", None), Cell("<b>", 1.0)]
+    found = cells(["▁a", "<mask>", "<b>", "<blank>"], [math.log(0.5), 0.0, 0.0, 0.0])
+    assert found == [Cell("_a", 0.5), Cell("?", None), Cell("<b>", 1.0), Cell("·", 1.0)]
 
 
 def test_rows_of_one_length_stand_in_columns_and_changes_are_framed():

@@ -242,6 +242,14 @@ def test_many_lines_come_in_groups(
     assert [entry["text"] for entry in entries] == [alone(model, text).text for text in texts]
 
 
+def test_the_threshold_decides_what_is_refined(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    steps = []
+    for threshold in ("0", "1"):
+        assert cli.main([*arguments, "--format", "jsonl", "--threshold", threshold, TEXTS[3]]) == 0
+        steps.append(json.loads(capsys.readouterr().out)["steps"])
+    assert steps == [0, 2]
+
+
 def test_jsonl(lengths_model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint.save(tmp_path, lengths_model)
     given = ["translate", "--model", str(tmp_path), "--device", "cpu", "--format", "jsonl", TEXTS[3]]

@@ -47,15 +47,11 @@ class AlignRefineConfig(StackConfig):
 
 
 class AlignRefine(PathDecoder):
+    reads_ctc = True
+
     def __init__(self, config: AlignRefineConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)
         self.config = config
-
-    def prepare(self, encoded: Encoded) -> Memory:
-        """Raises ConfigError where the model has no CTC head, whose paths these decoders rewrite."""
-        if encoded.ctc is None:
-            raise ConfigError("expected a model with a CTC head to refine its paths, received one without: set ctc")
-        return super().prepare(encoded)
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
         memory = self.prepare(encoded)

@@ -71,7 +71,12 @@ class Memory(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A family of decoders. Tokens are (R, U) ids; all families share `refine.decode`."""
+    """A family of decoders. Tokens are (R, U) ids; all families share `refine.decode`.
+
+    reads_ctc: whether the model must have a CTC head for it.
+    """
+
+    reads_ctc = False
 
     def prepare(self, encoded: Encoded) -> Memory:
         raise NotImplementedError

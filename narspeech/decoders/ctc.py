@@ -25,12 +25,12 @@ def greedy_draft(memory: Memory) -> Draft:
 class CTCDecoder(Decoder):
     """It has no parameters: the one CTC head belongs to the model."""
 
+    reads_ctc = True
+
     def __init__(self, config: CTCDecoderConfig | None = None, memory_width: int = 0, size: int = 0) -> None:  # noqa: ARG002
         super().__init__()
 
     def prepare(self, encoded: Encoded) -> Memory:
-        if encoded.ctc is None:
-            raise ValueError("expected a model with a CTC head to decode with CTC, received one without")
         return Memory(encoded.states.mask[:, None, None], encoded.states, encoded.inputs, ctc=encoded.ctc)
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002

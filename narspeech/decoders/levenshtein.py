@@ -61,13 +61,8 @@ class Levenshtein(StackDecoder):
 
     def __init__(self, config: LevenshteinConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)
-        self.config = config
+        self.config, self.reads_ctc = config, config.start == "ctc"
         self.deletion, self.insertion = nn.Linear(config.width, 1), nn.Linear(2 * config.width, MOST + 1)
-
-    def prepare(self, encoded: Encoded) -> Memory:
-        if self.config.start == "ctc" and encoded.ctc is None:
-            raise ConfigError('expected a CTC head to start from, received a model without one: take start "empty"')
-        return super().prepare(encoded)
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """States (R, U + 2, D) of BOS, the tokens (R, U) and EOS, which follows a row's last one."""

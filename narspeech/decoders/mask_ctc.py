@@ -55,6 +55,8 @@ class MaskCTCConfig(StackConfig):
 
 
 class MaskCTC(StackDecoder):
+    reads_ctc = True
+
     def __init__(self, config: MaskCTCConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)
         self.config = config

@@ -74,13 +74,6 @@ def test_no_steps_give_the_ctc_output(mode: Mode) -> None:
     assert decode(decoder(mode), source, options) == decode(CTCDecoder(), source, options)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_head_is_needed(mode: Mode) -> None:
-    source = encoded([30])._replace(ctc=None)
-    with pytest.raises(ConfigError, match=r"expected a model with a CTC head .* received one without: .*"):
-        decoder(mode).prepare(source)
-
-
 @pytest.mark.parametrize("name", ["passes", "block"])
 def test_settings_are_checked(name: str) -> None:
     with pytest.raises(ConfigError, match=f"expected {name} of 1 or more, received 0"):

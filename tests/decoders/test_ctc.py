@@ -49,9 +49,3 @@ def test_loss_is_the_heads() -> None:
     )
     torch.testing.assert_close(loss.total, expected)
     assert loss.count == 5
-
-
-def test_without_a_head() -> None:
-    states = Padded(torch.zeros(1, 3, 4), torch.tensor([3]))
-    with pytest.raises(ValueError, match="expected a model with a CTC head"):
-        CTCDecoder().prepare(Encoded(states, states))

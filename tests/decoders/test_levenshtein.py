@@ -294,11 +294,6 @@ def test_from_nothing_needs_no_head() -> None:
     assert [bool(h.tokens) for h in model.decode(fakes.nonsense([7, 0, 3]))] == [True, False, True]
 
 
-def test_from_ctc_needs_a_head() -> None:
-    with pytest.raises(ConfigError, match="expected a CTC head to start from"):
-        decoder(start="ctc").prepare(encoded([3])._replace(ctc=None))
-
-
 def test_brain_floats() -> None:
     model = fakes.tiny_model("levenshtein").bfloat16()
     found = model.decode(fakes.noise([8000, 799, 0, 4000]), DecodeOptions(steps=3))
