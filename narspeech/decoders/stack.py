@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from narspeech.batch import Encoded
 from narspeech.decoders.base import Decoder, Memory
 from narspeech.nn.attention import key_mask
+from narspeech.nn.dropout import Dropout
 from narspeech.nn.heads import TokenHead
 from narspeech.nn.layers import DecoderStack, StackConfig
 from narspeech.nn.positions import placed
@@ -27,7 +28,7 @@ class StackDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.tokens = TokenHead(size, config.width, forbidden)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.stack = DecoderStack(config, memory_width)
 
     def prepare(self, encoded: Encoded) -> Memory:

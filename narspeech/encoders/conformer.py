@@ -15,6 +15,7 @@ from narspeech.encoders.subsampling import Subsampling
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import SelfAttention, key_mask
 from narspeech.nn.convolution import ConvolutionModule
+from narspeech.nn.dropout import Dropout
 from narspeech.nn.layers import FeedForward, StochasticDepth
 from narspeech.nn.positions import relative, rotary
 
@@ -65,7 +66,7 @@ class ConformerLayer(nn.Module):
         )
         self.convolution = ConvolutionModule(width, config.kernel, config.norm)
         self.feed_out = FeedForward(width, config.feed_forward, config.dropout)
-        self.drop = nn.Sequential(nn.Dropout(config.dropout), StochasticDepth(drop))
+        self.drop = nn.Sequential(Dropout(config.dropout), StochasticDepth(drop))
 
     def forward(self, x: Tensor, positions: Tensor, attend: Tensor, mask: Tensor) -> Tensor:
         n = self.norms
@@ -83,7 +84,7 @@ class Conformer(Encoder):
         self.config, self.width = config, config.width
         self.subsampling = Subsampling(config.subsampling, num_features, config.width, config.channels)
         self.reduction = 2 ** len(self.subsampling.stages)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         rates = torch.linspace(0, config.stochastic_depth, config.depth).tolist()
         self.layers = nn.ModuleList(ConformerLayer(config, rate) for rate in rates)
 

@@ -13,6 +13,7 @@ from narspeech.batch import Encoded, Padded
 from narspeech.encoders.base import Encoder
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import SelfAttention, key_mask
+from narspeech.nn.dropout import Dropout
 from narspeech.nn.layers import FeedForward, StochasticDepth
 from narspeech.nn.positions import rotary
 
@@ -57,7 +58,7 @@ class TransformerLayer(nn.Module):
         self.self_norm, self.feed_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.self_attention = SelfAttention(config.width, config.heads, dropout=config.attention_dropout)
         self.feed_forward = FeedForward(config.width, config.feed_forward, config.dropout)
-        self.drop = nn.Sequential(nn.Dropout(config.dropout), StochasticDepth(drop))
+        self.drop = nn.Sequential(Dropout(config.dropout), StochasticDepth(drop))
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         x = x + self.drop(self.self_attention(self.self_norm(x), positions, mask))
@@ -74,7 +75,7 @@ class Transformer(Encoder):
         super().__init__()
         self.config, self.width = config, config.width
         self.input = nn.Linear(num_features, config.width) if num_features != config.width else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         rates = torch.linspace(0, config.stochastic_depth, config.depth).tolist()
         self.layers = nn.ModuleList(TransformerLayer(config, rate) for rate in rates)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in (*config.taps, config.depth))

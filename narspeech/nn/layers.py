@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import Cache, CrossAttention, SelfAttention
+from narspeech.nn.dropout import Dropout
 from narspeech.nn.positions import placed, rotary
 
 
@@ -20,7 +21,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.inner = nn.Linear(width, hidden)
         self.outer = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.outer(self.dropout(F.silu(self.inner(x))))
@@ -55,7 +56,7 @@ class DecoderLayer(nn.Module):
         self.self_attention = SelfAttention(width, heads)
         self.cross_attention = CrossAttention(width, heads, memory_width)
         self.feed_forward = FeedForward(width, hidden, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
