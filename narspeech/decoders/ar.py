@@ -20,7 +20,6 @@ from narspeech.errors import ConfigError
 from narspeech.nn.attention import Cache
 from narspeech.nn.layers import StackConfig
 from narspeech.nn.positions import placed, rotary, sinusoids
-from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.ends import ended
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
@@ -69,10 +68,8 @@ class AR(StackDecoder):
         """Cross-entropy of every token of the target and of its end."""
         target = batch.target
         wanted = ended(target)
-        logits = self.tokens(self._read(target, self.prepare(encoded))[wanted.mask]).float()
-        truth = wanted.data[wanted.mask]
-        total = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.tokens.allowed)
-        correct = (logits.argmax(-1) == truth).sum()
+        states, truth = self._read(target, self.prepare(encoded))[wanted.mask], wanted.data[wanted.mask]
+        total, correct = self.tokens.loss(states, truth, self.config.label_smoothing)
         return Loss(total, target.lengths.sum(), {"predicted": wanted.lengths.sum(), "predicted_correct": correct})
 
     def score(self, tokens: Padded, memory: Memory) -> Tensor:

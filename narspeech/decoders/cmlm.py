@@ -19,7 +19,6 @@ from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
 from narspeech.nn.heads import LengthHead
 from narspeech.nn.layers import StackConfig
-from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.masking import mask_uniform, top
 from narspeech.tokenizer import MASK, PAD
 
@@ -55,7 +54,7 @@ class CMLM(StackDecoder):
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of every token, masked or not."""
-        logits: Tensor = self.tokens(self.read(self.tokens.embed(tokens.data), tokens.lengths, memory))
+        logits: Tensor = self.tokens(self.states(tokens, memory))
         return logits
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
@@ -64,10 +63,9 @@ class CMLM(StackDecoder):
         unseen = torch.rand(len(target.lengths), 1).to(target.data.device) < self.config.unseen
         hidden = mask_uniform(target) | (unseen & target.mask)
         tokens = Padded(target.data.masked_fill(hidden, MASK), target.lengths)
-        logits, truth = self(tokens, self.prepare(encoded))[hidden].float(), target.data[hidden]
-        total = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.tokens.allowed)
+        states = self.states(tokens, self.prepare(encoded))[hidden]
+        total, correct = self.tokens.loss(states, target.data[hidden], self.config.label_smoothing)
         length = self.length.loss(encoded.states, target.lengths)
-        correct = (logits.argmax(-1) == truth).sum()
         parts = {"masked": hidden.sum(), "masked_correct": correct, "length": length.detach()}
         return Loss(total + self.config.length_weight * length, target.lengths.sum(), parts)
 

@@ -100,7 +100,7 @@ class Levenshtein(StackDecoder):
 
         missing = ~met.data & target.mask
         tokens, truth = Padded(target.data.masked_fill(missing, MASK), target.lengths), target.data[missing]
-        logits = self.fill_logits(tokens, memory)[missing]
+        logits = self.tokens(self(tokens, memory)[:, 1:-1][missing]).float()
         filling = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.tokens.allowed)
 
         # The Gumbel-max trick: unlike `multinomial`, it takes what is not finite without stopping the device.

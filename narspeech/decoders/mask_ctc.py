@@ -21,7 +21,6 @@ from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
 from narspeech.nn.layers import StackConfig
 from narspeech.ops.copying import at_places
-from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.ctc import greedy, token_starts
 from narspeech.ops.masking import fill, mask_uniform, quota
 from narspeech.tokenizer import MASK, PAD
@@ -74,7 +73,7 @@ class MaskCTC(StackDecoder):
 
     def forward(self, tokens: Padded, memory: Memory) -> Tensor:
         """Logits (R, U, V) of every token, masked or not."""
-        logits: Tensor = self.tokens(self.read(self.tokens.embed(tokens.data), tokens.lengths, memory))
+        logits: Tensor = self.tokens(self.states(tokens, memory))
         return logits
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
@@ -87,10 +86,8 @@ class MaskCTC(StackDecoder):
             if self.config.errors > 0:
                 seen = self._mishear(seen, at_places(encoded.ctc.data, places))
         tokens = Padded(seen.masked_fill(hidden, MASK), target.lengths)
-        logits = self(tokens, self._memory(encoded, places))[hidden].float()
-        truth = target.data[hidden]
-        total = smoothed_cross_entropy(logits, truth, self.config.label_smoothing, self.tokens.allowed)
-        correct = (logits.argmax(-1) == truth).sum()
+        states = self.states(tokens, self._memory(encoded, places))[hidden]
+        total, correct = self.tokens.loss(states, target.data[hidden], self.config.label_smoothing)
         return Loss(total, target.lengths.sum(), {"masked": hidden.sum(), "masked_correct": correct})
 
     def _mishear(self, tokens: Tensor, posteriors: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ class NAT(StackDecoder):
         for logits in self.predictions(Padded(inputs, target.lengths), memory, target.data, mixed):
             found = logits[hidden].float()
             losses.append(smoothed_cross_entropy(found, truth, config.label_smoothing, self.tokens.allowed))
-        correct = (found.argmax(-1) == truth).sum()
+        correct = (found.detach().gather(-1, truth[:, None]).squeeze(-1) >= found.detach().amax(-1)).sum()
         total = torch.stack(losses).mean() + config.length_weight * extent
         return Loss(total, target.lengths.sum(), {**parts, "hidden": hidden.sum(), "hidden_correct": correct})
 

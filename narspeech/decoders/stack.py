@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from narspeech.batch import Encoded
+from narspeech.batch import Encoded, Padded
 from narspeech.decoders.base import Decoder, Memory
 from narspeech.nn.attention import key_mask
 from narspeech.nn.dropout import Dropout
@@ -37,6 +37,10 @@ class StackDecoder(Decoder):
         keys, values = self.stack.project(states.data)
         mask = key_mask(states.lengths, states.data.shape[1])
         return Memory(mask, states, encoded.inputs, keys, values, encoded.ctc)
+
+    def states(self, tokens: Padded, memory: Memory) -> Tensor:
+        """What the head reads, (R, U, D), of tokens (R, U)."""
+        return self.read(self.tokens.embed(tokens.data), tokens.lengths, memory)
 
     def read(self, x: Tensor, lengths: Tensor, memory: Memory) -> Tensor:
         """States (R, U, D) of embeddings (R, U, D) of so many real tokens, all of which see each other, with what was

@@ -9,10 +9,10 @@ from torch import Tensor
 def smoothed_cross_entropy(logits: Tensor, truth: Tensor, smoothing: float, allowed: Tensor) -> Tensor:
     """Sum over N of the cross-entropy to (1 - smoothing) x truth + smoothing x uniform (Szegedy et al. 2016, sec. 7).
 
-    logits (N, V), truth (N,), allowed (V,) bool -> scalar. The uniform part is spread over the allowed tokens:
-    a head that can never emit some tokens would otherwise be punished for it without bound.
+    logits (N, V) all finite, truth (N,), allowed (V,) bool -> scalar. The uniform part is spread over the allowed
+    tokens: a head that can never emit some tokens would otherwise be punished for it without bound.
     """
     log_probs = F.log_softmax(logits, -1)
     likelihood = log_probs.gather(-1, truth[:, None]).sum()
-    uniform = log_probs.masked_fill(~allowed, 0).sum() / allowed.sum()
+    uniform = (log_probs @ allowed.to(log_probs.dtype)).sum() / allowed.sum()
     return -(1 - smoothing) * likelihood - smoothing * uniform

@@ -253,8 +253,8 @@ def test_visible_tokens_are_what_ctc_hears(share: float, replaced: int, monkeypa
     target = Padded(torch.tensor([[6, 7, 8, 10]]), torch.tensor([4]))
     monkeypatch.setattr(mask_ctc, "mask_uniform", lambda _: torch.tensor([[False, True, False, False]]))
     seen = []
-    forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda tokens, memory: seen.append(tokens.data) or forward(tokens, memory))
+    states = model.states
+    monkeypatch.setattr(model, "states", lambda tokens, memory: seen.append(tokens.data) or states(tokens, memory))
     loss = model.loss(source, Batch(("a",), target, target), TrainStep())
     assert seen[0].tolist() == [[9, MASK, 9, 9] if replaced else [6, MASK, 8, 10]]
     assert torch.isfinite(loss.total)
