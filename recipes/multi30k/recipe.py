@@ -27,11 +27,13 @@ BASE = RecipeConfig(
     data=DataConfig(held_out=500, longest=400),  # characters
     tokenizer=TokenizerConfig(kind="unigram", size=6000),
     train=TrainConfig(
-        epochs=60,
-        max_seconds=4096,  # tokens
+        epochs=40,
+        max_seconds=2048,  # tokens; an update is of two batches, so that each of two cores can have a process
+        accumulate=2,
         keep=5,
         save_every=200,
-        optim=OptimConfig(learning_rate=2e-3, warmup=1000),
+        evaluate_every=2,
+        optim=OptimConfig(learning_rate=3e-3, warmup=1000),
     ),
 )
 
