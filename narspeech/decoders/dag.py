@@ -65,9 +65,9 @@ class DAGConfig(StackConfig):
 
 
 class Graph(NamedTuple):
-    """logits (R, L, V) of each vertex's token; links (R, L, L) log-probabilities; lengths (R,) real vertices."""
+    """states (R, L, D) that tell each vertex's token; links (R, L, L) log-probabilities; lengths (R,) real vertices."""
 
-    logits: Tensor
+    states: Tensor
     links: Tensor
     lengths: Tensor
 
@@ -119,7 +119,17 @@ class DAG(StackDecoder):
         q, k = self.link(x).view(*x.shape[:2], 2, config.heads, -1).permute(2, 0, 3, 1, 4)
         turn = rotary(size, config.width // config.heads, x.device)
         links = link_log_probs(rotate(q, turn), rotate(k, turn), self.gate(x), self.slope.exp(), tokens.lengths)
-        return Graph(self.tokens(x), links, tokens.lengths)
+        return Graph(x, links, tokens.lengths)
+
+    def match(self, states: Tensor, target: Padded) -> Tensor:
+        """(B, U + 2, L) float32 log-probability of each token of BOS target EOS at each vertex, from states (B, L, D).
+
+        Only the first and the last vertex say BOS and EOS, and they say nothing else: there it is certain.
+        """
+        match = self.tokens.log_probs(states, target.data.masked_fill(~target.mask, PAD)).transpose(1, 2)
+        match = F.pad(match, (0, 0, 1, 1))
+        place = torch.arange(match.shape[1], device=match.device)
+        return match.masked_fill((place == target.lengths[:, None] + 1).unsqueeze(-1), 0)
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         """Negative log-likelihood of the target over all paths, in a pass that is given some of its tokens.
@@ -135,15 +145,15 @@ class DAG(StackDecoder):
             draw = torch.rand(target.data.shape).to(target.data.device)
             with rehearsal(draw.device):
                 graph = self(vertices, memory)
-                path = best_path(ends_match(graph.logits, target), graph.links, target.lengths + 2, graph.lengths)
+                path = best_path(self.match(graph.states, target), graph.links, target.lengths + 2, graph.lengths)
                 path = path[:, 1:-1]
-            guess = graph.logits.argmax(-1).gather(1, path)
+            guess = self.tokens(at_places(graph.states, path)).argmax(-1)
             reachable = target._replace(lengths=target.lengths * (target.lengths + 2 <= graph.lengths))
             shown = reveal(reachable, guess, annealed(*self.config.glance, step.progress), draw)
             given = torch.where(shown, target.data, vertices.data.gather(1, path))
             vertices = vertices._replace(data=vertices.data.scatter(1, path, given))
         graph = self(vertices, memory)
-        match = with_given(ends_match(graph.logits, target), path, shown)
+        match = with_given(self.match(graph.states, target), path, shown)
         losses, fits = dag_loss(match, graph.links, target.lengths + 2, graph.lengths)
         total = losses.sum()
         if self.config.fuzzy > 0:
@@ -157,8 +167,8 @@ class DAG(StackDecoder):
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
         """The graph, read: there is nothing to refine. One host sync."""
         config = self.config
-        logits, links, lengths = self(self.vertices(memory.states), memory)
-        emissions = F.log_softmax(logits.float(), -1)
+        states, links, lengths = self(self.vertices(memory.states), memory)
+        emissions = F.log_softmax(self.tokens(states).float(), -1)
         if config.decoding == "beam" or options.beam > 1:
             return self._search(emissions, links, lengths, options.beam)
         scores, best = emissions.max(-1)
@@ -183,21 +193,8 @@ class DAG(StackDecoder):
     def score(self, tokens: Padded, memory: Memory) -> Tensor:
         """(R,) log-probability of tokens (R, U), summed over all paths; -inf where the graph is too small."""
         graph = self(self.vertices(memory.states), memory)
-        losses, fits = dag_loss(ends_match(graph.logits, tokens), graph.links, tokens.lengths + 2, graph.lengths)
+        losses, fits = dag_loss(self.match(graph.states, tokens), graph.links, tokens.lengths + 2, graph.lengths)
         return (-losses).masked_fill(~fits, float("-inf"))
-
-
-def ends_match(logits: Tensor, target: Padded) -> Tensor:
-    """(B, U + 2, L) float32 log-probability of each token of BOS target EOS at each vertex, from logits (B, L, V).
-
-    Only the first and the last vertex say BOS and EOS, and they say nothing else: there it is certain.
-    """
-    logits = logits.float()
-    ids = target.data.masked_fill(~target.mask, PAD)[:, None].expand(-1, logits.shape[1], -1)
-    match = (logits.gather(2, ids) - logits.logsumexp(-1, keepdim=True)).transpose(1, 2)
-    match = F.pad(match, (0, 0, 1, 1))
-    place = torch.arange(match.shape[1], device=match.device)
-    return match.masked_fill((place == target.lengths[:, None] + 1).unsqueeze(-1), 0)
 
 
 def with_given(match: Tensor, path: Tensor, shown: Tensor) -> Tensor:

@@ -21,7 +21,11 @@ class Dropout(nn.Module):
         if not 0 <= p <= 1:
             raise ValueError(f"expected a dropout between 0 and 1, received {p}: it is the share that is dropped")
         self.p = p
-        self.dropped = min(max(round(p * LEVELS), int(p > 0)), LEVELS - int(p < 1))
+
+    @property
+    def dropped(self) -> int:
+        """How many of LEVELS are dropped."""
+        return min(max(round(self.p * LEVELS), int(self.p > 0)), LEVELS - int(self.p < 1))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:

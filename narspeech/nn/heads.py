@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from narspeech.batch import Padded
 from narspeech.nn.positions import sinusoids
+from narspeech.ops.chosen import chosen_log_probs
 from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
@@ -53,6 +54,10 @@ class TokenHead(nn.Module):
         """(R, U, D) -> logits (R, U, V)."""
         logits: Tensor = F.linear(x, self.embedding.weight, self.bias + self.forbidden)
         return logits
+
+    def log_probs(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """(R, T, U) float32 log-probability at every state (R, T, D) of each token (R, U) of its row."""
+        return chosen_log_probs(x, self.embedding.weight, self.bias + self.forbidden, tokens)
 
     def loss(self, x: Tensor, truth: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         """() the label-smoothed cross-entropy of tokens (N,) at states (N, D), summed, and () how many are right."""

@@ -8,11 +8,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
 from narspeech.batch import Batch, Encoded, Padded, TrainStep
 from narspeech.decoders import dag
 from narspeech.decoders.base import DecodeOptions
-from narspeech.decoders.dag import DAG, DAGConfig, ends_match
+from narspeech.decoders.dag import DAG, DAGConfig
 from narspeech.errors import ConfigError
 from narspeech.ops.dag import fuzzy_match
 from narspeech.ops.ends import with_ends
@@ -97,8 +98,8 @@ def test_loss_is_the_sum_over_all_paths() -> None:
     target = packed([6, 7, 7], [8], [], [6, 7, 8])
     loss = model.loss(source, batch(target), TrainStep())
     memory = model.prepare(source)
-    logits, links, lengths = model(model.vertices(memory.states), memory)
-    log_probs, expected = logits.log_softmax(-1), torch.zeros(())
+    states, links, lengths = model(model.vertices(memory.states), memory)
+    log_probs, expected = model.tokens(states).log_softmax(-1), torch.zeros(())
     for row, (tokens, length) in enumerate(zip(target.unpack()[:3], lengths.tolist(), strict=False)):
         match = torch.zeros(len(tokens) + 2, length)
         match[1:-1] = log_probs[row, :length, tokens].T
@@ -120,7 +121,7 @@ def test_fuzzy_fine_tuning() -> None:
     graph = model(model.vertices(memory.states), memory)
     ends = with_ends(target.target)
     assert [row.tolist() for row in ends.unpack()] == [[BOS, 6, 7, 7, EOS], [BOS, 8, EOS], [BOS, EOS], [BOS, 6, 9, EOS]]
-    matched = fuzzy_match(ends_match(graph.logits, target.target), graph.links, ends, graph.lengths)
+    matched = fuzzy_match(model.match(graph.states, target.target), graph.links, ends, graph.lengths)
     assert ((matched > 0) & (matched < 1))[[0, 1]].all()
     assert matched[2] == 1  # of nothing, nothing is missed
     likelihood = model.loss(source, target, TrainStep()).total
@@ -163,15 +164,15 @@ def test_glancing(progress: float, share: float, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(seen[0].data, vertices.data)
     assert torch.equal(seen[0].lengths, vertices.lengths)
     with torch.no_grad():
-        logits, links, lengths = forward(vertices, memory)
+        states, links, lengths = forward(vertices, memory)
     revealed, best_paths = 0, []
     for row, tokens in enumerate(target.unpack()[:3]):
-        match = ends_match(logits[row : row + 1], packed(tokens.tolist()))[0]
+        match = model.match(states[row : row + 1], packed(tokens.tolist()))[0].detach()
         length = int(lengths[row])
         best = max(paths(len(match), length), key=lambda path: float(value(path, match, links[row])))
         best_paths.append(best)
         place = torch.tensor(best[1:-1], dtype=torch.long)
-        wrong = int((logits[row, place].argmax(-1) != tokens).sum())
+        wrong = int((model.tokens(states[row, place]).argmax(-1) != tokens).sum())
         given = seen[1].data[row] != vertices.data[row]
         assert given.sum() == math.floor(share * wrong)
         assert set(given.nonzero()[:, 0].tolist()) <= set(place.tolist())
@@ -182,10 +183,10 @@ def test_glancing(progress: float, share: float, monkeypatch: pytest.MonkeyPatch
     assert loss.parts["glanced"] == revealed
     assert revealed > 0 or progress == 1
     # The loss is that of the whole target in the second pass, in which a vertex says what it was given for certain.
-    logits, links, lengths = forward(seen[1], memory)
+    states, links, lengths = forward(seen[1], memory)
     given, expected = seen[1].data != vertices.data, torch.zeros(())
     for row, tokens in enumerate(target.unpack()[:3]):
-        match = ends_match(logits[row : row + 1], packed(tokens.tolist()))[0].clone()
+        match = model.match(states[row : row + 1], packed(tokens.tolist()))[0].clone()
         for place in given[row].nonzero()[:, 0].tolist():
             match[:, place] = -float("inf")
             match[best_paths[row].index(place), place] = 0
@@ -195,21 +196,20 @@ def test_glancing(progress: float, share: float, monkeypatch: pytest.MonkeyPatch
 
 def test_a_vertex_does_not_learn_to_copy_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     model, source = decoder(graph_ratio=1.5, glance=(1.0, 1.0)).train(), encoded([8, 8])
-    graphs, seen = [], []
-    forward = model.forward
+    said, seen = [], []
+    forward, log_probs = model.forward, model.tokens.log_probs
 
-    def recorded(tokens: Padded, memory: dag.Memory) -> dag.Graph:
-        graph = forward(tokens, memory)
-        if graph.logits.requires_grad:
-            graph.logits.retain_grad()
-        graphs.append(graph)
-        seen.append(tokens)
-        return graph
+    def recorded(states: Tensor, tokens: Tensor) -> Tensor:
+        said.append(log_probs(states, tokens))
+        if said[-1].requires_grad:
+            said[-1].retain_grad()
+        return said[-1]
 
-    monkeypatch.setattr(model, "forward", recorded)
+    monkeypatch.setattr(model, "forward", lambda tokens, memory: seen.append(tokens) or forward(tokens, memory))
+    monkeypatch.setattr(model.tokens, "log_probs", recorded)
     model.loss(source, batch(packed([6, 7, 8, 9], [7, 9])), TrainStep()).total.backward()  # type: ignore[no-untyped-call]
     given = seen[1].data != seen[0].data
-    gradient = graphs[1].logits.grad
+    gradient = said[1].grad
     assert gradient is not None
     assert given.any()
     assert gradient[given].eq(0).all()
@@ -219,20 +219,20 @@ def test_a_vertex_does_not_learn_to_copy_what_it_is_given(monkeypatch: pytest.Mo
 def test_both_passes_drop_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, source = decoder(glance=(0.0, 0.0)).train(), encoded([8, 5])
     model.dropout.p = 0.5
-    logits = []
+    graphs = []
     forward = model.forward
 
     def recorded(tokens: Padded, memory: dag.Memory) -> dag.Graph:
-        logits.append(forward(tokens, memory))
-        return logits[-1]
+        graphs.append(forward(tokens, memory))
+        return graphs[-1]
 
     monkeypatch.setattr(model, "forward", recorded)
     model.loss(source, batch(packed([6, 7], [8])), TrainStep())
-    assert torch.equal(logits[0].logits, logits[1].logits)
-    assert not logits[0].logits.requires_grad
-    assert logits[1].logits.requires_grad
+    assert torch.equal(graphs[0].states, graphs[1].states)
+    assert not graphs[0].states.requires_grad
+    assert graphs[1].states.requires_grad
     model.loss(source, batch(packed([6, 7], [8])), TrainStep())
-    assert not torch.equal(logits[1].logits, logits[2].logits)
+    assert not torch.equal(graphs[1].states, graphs[2].states)
 
 
 def read(model: DAG, source: Encoded, decoding: str, **options: int) -> list[Hypothesis]:
@@ -248,8 +248,8 @@ def test_every_way_to_read_a_graph() -> None:
     assert len({tuple(h.tokens for h in hypotheses) for hypotheses in found.values()}) > 2
     with torch.inference_mode():
         memory = model.prepare(source)
-        logits, links, lengths = model(model.vertices(memory.states), memory)
-        emissions, tokens = logits.log_softmax(-1).max(-1)
+        states, links, lengths = model(model.vertices(memory.states), memory)
+        emissions, tokens = model.tokens(states).log_softmax(-1).max(-1)
         emissions[torch.arange(4), lengths - 1] = 0
     for row, length in enumerate(lengths.tolist()):
         match = emissions[row].expand(length, -1).clone()
