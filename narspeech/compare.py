@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
@@ -18,13 +17,14 @@ import tyro
 
 from narspeech import checkpoint
 from narspeech.config import from_dict
-from narspeech.errors import ConfigError, NarspeechError
+from narspeech.errors import ConfigError
 from narspeech.evaluate.texts import read_texts
 from narspeech.files import write_atomic
 from narspeech.model import Model
 from narspeech.recipe import TASKS, spread
 from narspeech.search.rescore import find_teacher
 from narspeech.tasks.base import Input, RecipeConfig, Setting, settings
+from narspeech.train.curves import new_figure, save_figure
 from narspeech.train.experiment import read_settings
 
 
@@ -69,9 +69,10 @@ class Row:
 
 
 class Entrant:
-    """A finished run, loaded once."""
+    """A finished run, loaded once, and the part that it is tested on, which needs no name where there is one. Raises
+    ConfigError where the folder holds no run or no such part."""
 
-    def __init__(self, folder: Path, part: str | None, device: torch.device) -> None:
+    def __init__(self, folder: Path, part: str | None = None, device: str | None = None) -> None:
         stored = read_settings(folder)
         if not stored:
             raise ConfigError(f"expected the folder of a run, received {folder}: name an --out of narspeech run")
@@ -90,7 +91,7 @@ class Entrant:
         self.part, self.measure = chosen, judge()
         self.input: Input[Any] = read(self.config, folder)
         self.examples: list[Any] = self.input.read(folder / "manifests" / corpus / f"{name}.jsonl")
-        self.model: Model = checkpoint.load(folder / "final", device=device)
+        self.model: Model = checkpoint.ready(folder / "final", device)
         self.ways = settings(self.config, self.model.config.decoding)
         if self.config.decode.teacher is not None:  # loaded once, so that no time is taken by that
             teacher = find_teacher(self.config.decode.teacher, self.model)
@@ -117,20 +118,21 @@ class Entrant:
 
 
 def compare(
-    runs: Sequence[Path],
+    entrants: Sequence[Entrant],
     *,
     baseline: str,
-    part: str | None = None,
     batch_sizes: Sequence[int] = (1, 8, 64),
     examples: int = 128,
     rounds: int = 5,
-    device: torch.device | None = None,
 ) -> list[Row]:
     """Every run in every setting that it decoded in; `baseline` is RUN/SETTING, a run being its folder's name.
 
-    Raises ConfigError for a run that is not finished, and where there is no such baseline.
+    Raises ConfigError for runs of different parts or of one name, for one that was not decoded, and where there is no
+    such baseline.
     """
-    entrants = [Entrant(folder, part, device or torch.device("cpu")) for folder in runs]
+    tested = {entrant.part for entrant in entrants}
+    if len(tested) > 1:
+        raise ConfigError(f"expected runs tested on one part, received {', '.join(sorted(tested))}: compare each alone")
     ways = {f"{entrant.folder.name}/{way.name}": (entrant, way) for entrant in entrants for way in entrant.ways}
     if baseline not in ways:
         raise ConfigError(f"expected a baseline among {', '.join(ways)}, received {baseline}: name one of them")
@@ -195,14 +197,8 @@ def table(rows: Sequence[Row], baseline: str) -> str:
 
 def draw(rows: Sequence[Row], falling: bool, target: Path) -> None:
     """Quality against speed one by one: a line for each run, filled marks where it learnt from a teacher."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NarspeechError(
-            'expected matplotlib to draw, received an environment without it: pip install "narspeech[train]"'
-        ) from None
     size, figure_name = min(rows[0].speeds), next(iter(rows[0].figures))
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure(9, 6)
     axes = figure.subplots()
     for number, (run, points) in enumerate(_by_run(rows)):
         color = f"C{number % 10}"
@@ -219,9 +215,7 @@ def draw(rows: Sequence[Row], falling: bool, target: Path) -> None:
         axes.invert_yaxis()
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", ncols=2)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_atomic(target, picture.getvalue())
+    save_figure(figure, target)
 
 
 def _by_run(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -235,24 +229,21 @@ def main(argv: list[str]) -> int:
     if not options.runs or min(options.batch_sizes, default=0) < 1 or options.examples < 1 or options.rounds < 1:
         raise ConfigError("expected runs, and batch sizes, examples and rounds of at least 1, received less")
     torch.set_num_threads(options.threads)
-    device = checkpoint.find_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    entrants = [Entrant(folder, options.part, options.device) for folder in options.runs]
     rows = compare(
-        options.runs,
+        entrants,
         baseline=options.baseline,
-        part=options.part,
         batch_sizes=options.batch_sizes,
         examples=options.examples,
         rounds=options.rounds,
-        device=device,
     )
-    machine = f"{device.type}, {options.threads} threads of {os.cpu_count()}, {platform.machine()}"
+    machine = f"{entrants[0].model.device.type}, {options.threads} threads of {os.cpu_count()}, {platform.machine()}"
     content = {"machine": machine, "examples": options.examples, "rounds": options.rounds}
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(options.out / "comparison.json", {**content, "rows": [asdict(row) for row in rows]})
     text = table(rows, options.baseline)
     note = f"\nSpeed on {machine}: medians of {options.rounds} rounds over {options.examples} examples.\n"
     write_atomic(options.out / "comparison.md", (text + note).encode())
-    falling = TASKS[from_dict(RecipeConfig, read_settings(options.runs[0])["recipe"]).task][1].falling
-    draw(rows, falling, options.out / "comparison.png")
+    draw(rows, entrants[0].measure.falling, options.out / "comparison.png")
     print(text, end="")
     return 0

@@ -44,7 +44,7 @@ def draw_trace(rows: Sequence[Sequence[Cell]]) -> str:
         parts.append(_text(GAP, top, f"step {number}" if number else "draft", "start", "#555"))
         left = float(LABEL)
         for cell, old, size in zip_longest(row, above[: len(row)], sizes):
-            changed = number > 0 and (old is None or old.text != cell.text or (old.confidence is None))
+            changed = number > 0 and (old is None or _token(old) != _token(cell))
             parts.append(
                 f'<rect x="{left:.1f}" y="{top}" width="{size:.1f}" height="{HEIGHT}" rx="4" '
                 f'fill="{_colour(cell.confidence)}" stroke="#333" stroke-width="{2 if changed else 0.4}"/>'
@@ -64,6 +64,11 @@ def cells(tokens: Sequence[str], scores: Sequence[float]) -> list[Cell]:
         else Cell(shown.get(token, token.replace("▁", "_")), math.exp(score))
         for token, score in zip(tokens, scores, strict=True)
     ]
+
+
+def _token(cell: Cell) -> tuple[str, bool]:
+    """What a box shows but for how sure it is; a question mark may be a token as well."""
+    return cell.text, cell.confidence is None
 
 
 def _text(x: float, top: float, text: str, anchor: str, colour: str) -> str:

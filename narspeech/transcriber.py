@@ -210,8 +210,8 @@ class TranscribeOptions:
     threshold: float | None = None
     """Refine tokens of less confidence (0 to 1); by default what suits the model."""
     format: Literal["text", "jsonl"] = "text"
-    """text: the words, a line a file, empty for one that failed; jsonl: an object a file with id, path, text, duration
-    and confidence, or with id, path and error."""
+    """text: the words, a line a file, empty for one that failed; jsonl: an object a file with id, path, text,
+    duration, confidence and refinement steps, or with id, path and error."""
     batch_size: int = 8
     """Files decoded together."""
     device: str | None = None
@@ -302,4 +302,5 @@ def record(transcript: Transcript) -> dict[str, Any]:
         "text": transcript.text,
         "duration": round(transcript.duration, 3),
         "confidence": round(transcript.confidence, 4),
+        "steps": transcript.steps,
     }

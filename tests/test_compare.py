@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from narspeech import checkpoint
-from narspeech.compare import compare, main, table
+from narspeech.compare import Entrant, compare, main, table
 from narspeech.data.pairs import Pair, write_pairs
 from narspeech.errors import ConfigError
 from narspeech.profile import Recipe, Source, load_file
@@ -37,7 +37,7 @@ def runs(tmp_path_factory):
 
 
 def test_every_setting_of_every_run_is_a_row(runs):
-    rows = compare(runs, baseline="ar/ar-2-beam2", batch_sizes=(1, 4), examples=4, rounds=2)
+    rows = compare([Entrant(run) for run in runs], baseline="ar/ar-2-beam2", batch_sizes=(1, 4), examples=4, rounds=2)
     assert [(row.run, row.setting, row.distilled) for row in rows] == [
         ("ar", "ctc", False),
         ("ar", "ar-2", False),
@@ -69,28 +69,27 @@ def test_the_command_writes_table_and_picture(runs, tmp_path, capsys):
     assert (tmp_path / "new" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"baseline": "ar/greedy"}, "expected a baseline among ar/ctc, ar/ar-2, "),
-        ({"part": "other"}, r"expected a part of .*ar \(tiny-test\), received other"),
-    ],
-)
-def test_what_is_not_there_is_named(runs, changes, message):
-    with pytest.raises(ConfigError, match=message):
-        compare(runs, **{"baseline": "ar/ar-2", **changes})
+def test_what_is_not_there_is_named(runs):
+    with pytest.raises(ConfigError, match="expected a baseline among ar/ctc, ar/ar-2, "):
+        compare([Entrant(run) for run in runs], baseline="ar/greedy")
+    with pytest.raises(ConfigError, match=r"expected a part of .*ar \(tiny-test\), received other"):
+        Entrant(runs[0], "other")
 
 
-def test_runs_that_are_not_finished_or_not_told_apart_are_refused(runs, tmp_path):
+def test_runs_that_are_not_finished_or_cannot_be_compared_are_refused(runs, tmp_path):
     with pytest.raises(ConfigError, match="expected the folder of a run"):
-        compare([tmp_path], baseline="ar/ar-2")
+        Entrant(tmp_path)
+    one, other = Entrant(runs[0]), Entrant(runs[1])
     with pytest.raises(ConfigError, match="one name twice"):
-        compare([runs[0], runs[0]], baseline="ar/ar-2")
+        compare([one, one], baseline="ar/ar-2")
+    other.part = "tiny-dev"
+    with pytest.raises(ConfigError, match="expected runs tested on one part, received tiny-dev, tiny-test"):
+        compare([one, other], baseline="ar/ar-2")
     missing = runs[0] / "decode" / "tiny-test.ar-2.jsonl"
     content = missing.read_bytes()
     missing.unlink()
     try:
         with pytest.raises(ConfigError, match="run the stage decode"):
-            compare(runs, baseline="ar/ar-2")
+            compare([one], baseline="ar/ar-2")
     finally:
         missing.write_bytes(content)

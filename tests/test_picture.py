@@ -32,6 +32,11 @@ def test_rows_of_one_length_stand_in_columns_and_changes_are_framed():
     assert len({box.get("fill") for box in (*first, *second)}) == 3  # sure, undecided, unsure
 
 
+def test_what_stays_undecided_is_no_change():
+    document = draw_trace([[Cell("?", None), Cell("?", None)], [Cell("?", None), Cell("?", 0.5)]])
+    assert [box.get("stroke-width") for box in boxes(document)] == ["0.4", "0.4", "0.4", "2"]
+
+
 def test_rows_of_other_lengths_flow():
     document = draw_trace([[], [Cell("a", 0.5), Cell("b", 0.5)], [Cell("b", 1.0)]])
     assert [box.get("stroke-width") for box in boxes(document)] == ["2", "2", "2"]

@@ -296,9 +296,9 @@ def test_jsonl(arguments: list[str], model: Model, files: list[Path], capsys: py
     entries = [json.loads(line) for line in output.out.splitlines()]
     for entry, path in zip(entries, files, strict=True):
         expected = alone(model, path)
-        assert list(entry) == ["id", "path", "text", "duration", "confidence"]
+        assert list(entry) == ["id", "path", "text", "duration", "confidence", "steps"]
         assert (entry["id"], entry["path"], entry["text"]) == (path.stem, str(path), expected.text)
-        assert entry["duration"] == expected.duration
+        assert (entry["duration"], entry["steps"]) == (expected.duration, expected.steps)
         assert entry["confidence"] == pytest.approx(expected.confidence, abs=2e-4)
 
 

@@ -1,13 +1,15 @@
-"""From a listing of sounds and texts to a checked manifest: what every recipe's prepare.py does last."""
+"""What the prepare.py of every recipe shares: from a listing of sounds and texts to a manifest, and its command."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import soundfile
+import tyro
 from rich.console import Console
 from rich.progress import Progress
 
@@ -153,3 +155,24 @@ def _seconds(sound: Path) -> float | str:
     if not 0 < seconds <= MAX_SECONDS:
         return f"its header tells of {info.frames} frames at {info.samplerate} Hz"
     return round(seconds, 6)
+
+
+def names_in(words: str) -> list[str]:
+    """The names in a list such as "train, dev"."""
+    return [word.strip() for word in words.split(",") if word.strip()]
+
+
+def language_pair(words: str) -> tuple[str, str]:
+    """The two languages of "en,de". Raises ManifestError."""
+    names = names_in(words)
+    if len(names) != 2:
+        raise ManifestError(f"expected two languages such as en,de, received {words!r}")
+    return names[0], names[1]
+
+
+def command_line(main: Callable[..., None]) -> None:
+    """Run a prepare.py's `main` with the arguments of the command; what is wrong ends it with one sentence."""
+    try:
+        tyro.cli(main)
+    except NarspeechError as error:
+        sys.exit(f"error: {error}")

@@ -30,7 +30,7 @@ from narspeech.ops.copying import (
     sampled_fertilities,
     uniform_copy,
 )
-from narspeech.ops.cross_entropy import smoothed_cross_entropy
+from narspeech.ops.cross_entropy import count_right, smoothed_cross_entropy
 from narspeech.ops.glancing import annealed, glance
 from narspeech.tokenizer import PAD
 
@@ -140,9 +140,9 @@ class NAT(StackDecoder):
         for logits in self.predictions(Padded(inputs, target.lengths), memory, target.data, mixed):
             found = logits[hidden].float()
             losses.append(smoothed_cross_entropy(found, truth, config.label_smoothing, self.tokens.allowed))
-        correct = (found.detach().gather(-1, truth[:, None]).squeeze(-1) >= found.detach().amax(-1)).sum()
         total = torch.stack(losses).mean() + config.length_weight * extent
-        return Loss(total, target.lengths.sum(), {**parts, "hidden": hidden.sum(), "hidden_correct": correct})
+        parts = {**parts, "hidden": hidden.sum(), "hidden_correct": count_right(found, truth)}
+        return Loss(total, target.lengths.sum(), parts)
 
     def _layout(self, states: Padded, target: Padded, guide: Padded | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The loss of lengths or fertilities, the state (B, U) that each token copies, and what to report."""

@@ -10,7 +10,8 @@ LEVELS = 256
 
 
 class Dropout(nn.Module):
-    """`nn.Dropout`, several times faster on a CPU, where torch draws one random number after the other, one an element.
+    """`nn.Dropout`, several times faster on a CPU (benchmarks/bench_training.py), where torch draws one random number
+    after the other, one an element.
 
     Here each gives eight elements a byte. So `p` is rounded to 256ths on a CPU, never to 0 or 1, and what is kept is
     scaled by the share that really is, so that expectations stay.

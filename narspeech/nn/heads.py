@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from narspeech.batch import Padded
 from narspeech.nn.positions import sinusoids
 from narspeech.ops.chosen import chosen_log_probs
-from narspeech.ops.cross_entropy import smoothed_cross_entropy
+from narspeech.ops.cross_entropy import count_right, smoothed_cross_entropy
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
 # Low enough that no softmax ever picks it, finite so that 0 * log p stays 0 in divergences.
@@ -62,9 +62,7 @@ class TokenHead(nn.Module):
     def loss(self, x: Tensor, truth: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         """() the label-smoothed cross-entropy of tokens (N,) at states (N, D), summed, and () how many are right."""
         logits = self(x).float()
-        total = smoothed_cross_entropy(logits, truth, smoothing, self.allowed)
-        seen = logits.detach()
-        return total, (seen.gather(-1, truth[:, None]).squeeze(-1) >= seen.amax(-1)).sum()
+        return smoothed_cross_entropy(logits, truth, smoothing, self.allowed), count_right(logits, truth)
 
 
 class LengthHead(nn.Module):

@@ -16,3 +16,9 @@ def smoothed_cross_entropy(logits: Tensor, truth: Tensor, smoothing: float, allo
     likelihood = log_probs.gather(-1, truth[:, None]).sum()
     uniform = (log_probs @ allowed.to(log_probs.dtype)).sum() / allowed.sum()
     return -(1 - smoothing) * likelihood - smoothing * uniform
+
+
+def count_right(logits: Tensor, truth: Tensor) -> Tensor:
+    """() at how many of N places the token of `truth` (N,) is the likeliest by logits (N, V); no gradient."""
+    logits = logits.detach()
+    return (logits.gather(-1, truth[:, None]).squeeze(-1) >= logits.amax(-1)).sum()  # on a CPU, argmax is slow

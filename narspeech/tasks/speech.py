@@ -69,8 +69,7 @@ class Speech(Input[Example]):
                     batch_size=self.config.decode.batch_size,
                 )
                 for i, transcript in zip(chosen, transcripts, strict=True):
-                    told = {**record(transcript), "steps": transcript.steps}
-                    entries[i] = {"id": examples[i].id, "path": examples[i].audio, **told}
+                    entries[i] = {"id": examples[i].id, "path": examples[i].audio, **record(transcript)}
             yield way, [entries[i] for i in range(len(examples))]
 
     def _dataset(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from narspeech.errors import NarspeechError
 from narspeech.files import write_atomic
 from narspeech.train.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOSSES = ("loss", "ctc", "intermediate", "decoder", "consistency")
 
@@ -17,14 +20,8 @@ LOSSES = ("loss", "ctc", "intermediate", "decoder", "consistency")
 def draw_curves(folder: Path, target: Path) -> None:
     """Read `folder`/metrics.jsonl and write a PNG: training losses above, validation error rates below, or BLEU and
     chrF of translations."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NarspeechError(
-            'expected matplotlib to draw curves, received an environment without it: pip install "narspeech[train]"'
-        ) from None
+    figure = new_figure(8, 7)
     entries = read_metrics(folder)
-    figure = Figure(figsize=(8, 7), layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True)
     training = [entry for entry in entries if entry["kind"] == "train"]
     scores = [entry for entry in entries if entry["kind"] == "scores"]
@@ -42,6 +39,22 @@ def draw_curves(folder: Path, target: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
+    save_figure(figure, target)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty one, in inches. Raises NarspeechError without matplotlib, which the extra `train` brings."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NarspeechError(
+            'expected matplotlib to draw, received an environment without it: pip install "narspeech[train]"'
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, target: Path) -> None:
+    """As PNG."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     write_atomic(target, picture.getvalue())

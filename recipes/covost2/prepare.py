@@ -11,13 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import tyro
-
-from narspeech.data.corpus import Utterance, describe, refuse, sounds_by_stem, tidy, write_part
+from narspeech.data.corpus import (
+    Utterance,
+    command_line,
+    describe,
+    language_pair,
+    names_in,
+    refuse,
+    sounds_by_stem,
+    tidy,
+    write_part,
+)
 from narspeech.data.download import download as fetch
 from narspeech.data.download import extract
 from narspeech.data.pairs import Pair, write_pairs
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.errors import ManifestError
 
 MIRROR = "https://dl.fbaipublicfiles.com/covost"
 VOICES = "https://commonvoice.mozilla.org/en/datasets"
@@ -181,18 +189,11 @@ def main(
         download: fetch missing translations.
         mirror: where the translations are fetched from.
     """
-    source, comma, target = languages.partition(",")
-    if not comma:
-        raise ManifestError(f"expected two languages such as en,de, received {languages!r}")
-    names = [part.strip() for part in parts.split(",") if part.strip()]
-    pair = (source.strip(), target.strip())
-    found = prepare(data, out, names, languages=pair, content=content, download=download, mirror=mirror)
+    pair = language_pair(languages)
+    found = prepare(data, out, names_in(parts), languages=pair, content=content, download=download, mirror=mirror)
     for manifest in found.values():
         print(manifest if content == "pair" else describe(manifest))
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

@@ -6,17 +6,15 @@ python recipes/iwslt14/prepare.py --data DIR --out DIR --languages de,en --parts
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import tyro
-
+from narspeech.data.corpus import command_line, language_pair, names_in
 from narspeech.data.download import download as fetch
 from narspeech.data.download import extract
 from narspeech.data.pairs import Pair, write_pairs
 from narspeech.data.parallel import Limits, Texts, aligned, cleaned, read_lines, read_segments
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.errors import ManifestError
 
 FOLDER = "de-en"
 ARCHIVE = "de-en.tgz"
@@ -143,15 +141,12 @@ def main(
         download: fetch the archive where the folder is missing.
         mirror: where the archive is fetched from.
     """
-    source, _, target = (word.strip() for word in languages.partition(","))
-    names = [part.strip() for part in parts.split(",") if part.strip()]
-    found = prepare(data, out, names, languages=(source, target), lower=lower, download=download, mirror=mirror)
+    found = prepare(
+        data, out, names_in(parts), languages=language_pair(languages), lower=lower, download=download, mirror=mirror
+    )
     for manifest in found.values():
         print(manifest)
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

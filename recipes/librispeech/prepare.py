@@ -5,17 +5,14 @@ python recipes/librispeech/prepare.py --data DIR --out DIR --parts train-clean-5
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import tyro
-
-from narspeech.data.corpus import Utterance, describe, refuse, sounds_by_stem, write_part
+from narspeech.data.corpus import Utterance, command_line, describe, names_in, refuse, sounds_by_stem, write_part
 from narspeech.data.download import download as fetch
 from narspeech.data.download import extract
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.errors import ManifestError
 
 FOLDER = "LibriSpeech"
 MIRROR = "https://www.openslr.org/resources"
@@ -132,13 +129,9 @@ def main(
         download: fetch official parts that are missing.
         mirror: where OpenSLR's resources are fetched from.
     """
-    names = [part.strip() for part in parts.split(",") if part.strip()]
-    for manifest in prepare(data, out, names, download=download, mirror=mirror).values():
+    for manifest in prepare(data, out, names_in(parts), download=download, mirror=mirror).values():
         print(describe(manifest))
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

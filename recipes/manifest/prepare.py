@@ -8,19 +8,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tyro
-
-from narspeech.data.corpus import describe, measure, refuse, tidy
+from narspeech.data.corpus import command_line, describe, measure, names_in, refuse, tidy
 from narspeech.data.example import Example, read_manifest, write_manifest
 from narspeech.data.split import split
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.errors import ManifestError
 
 COLUMNS = ("audio", "text", "id", "start", "duration", "speaker")
 SUFFIXES = (".jsonl", ".csv", ".tsv")
@@ -268,13 +265,9 @@ def main(
         seed: another seed holds out others.
         lower: lower-case the texts.
     """
-    names = [part.strip() for part in parts.split(",") if part.strip()]
-    for manifest in prepare(data, out, names, held_out=held_out, seed=seed, lower=lower).values():
+    for manifest in prepare(data, out, names_in(parts), held_out=held_out, seed=seed, lower=lower).values():
         print(describe(manifest))
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

@@ -5,17 +5,14 @@ python recipes/multi30k/prepare.py --data DIR --out DIR --languages en,de --part
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
-from narspeech.data.corpus import refuse
+from narspeech.data.corpus import command_line, language_pair, names_in, refuse
 from narspeech.data.download import download as fetch
 from narspeech.data.pairs import Pair, write_pairs
 from narspeech.data.parallel import read_lines
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.errors import ManifestError
 
 FOLDER = "multi30k"
 MIRROR = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -106,17 +103,10 @@ def main(
         download: fetch official parts that are missing.
         mirror: where the official files are fetched from.
     """
-    source, comma, target = languages.partition(",")
-    if not comma:
-        raise ManifestError(f"expected two languages such as en,de, received {languages!r}")
-    names = [part.strip() for part in parts.split(",") if part.strip()]
-    found = prepare(data, out, names, languages=(source.strip(), target.strip()), download=download, mirror=mirror)
+    found = prepare(data, out, names_in(parts), languages=language_pair(languages), download=download, mirror=mirror)
     for manifest in found.values():
         print(manifest)
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

@@ -5,16 +5,13 @@ python recipes/speechocean762/prepare.py --data DIR --out DIR --parts train,test
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import tyro
-
-from narspeech.data.corpus import Utterance, describe, refuse, sounds_by_stem, tidy, write_part
+from narspeech.data.corpus import Utterance, command_line, describe, names_in, refuse, sounds_by_stem, tidy, write_part
 from narspeech.data.download import download as fetch
 from narspeech.data.download import extract
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.errors import ManifestError
 
 FOLDER = "speechocean762"
 MIRROR = "https://www.openslr.org/resources"
@@ -107,13 +104,9 @@ def main(data: Path, out: Path, parts: str = ",".join(PARTS), download: bool = F
         download: fetch the corpus if it is missing.
         mirror: where OpenSLR's resources are fetched from.
     """
-    names = [part.strip() for part in parts.split(",") if part.strip()]
-    for manifest in prepare(data, out, names, download=download, mirror=mirror).values():
+    for manifest in prepare(data, out, names_in(parts), download=download, mirror=mirror).values():
         print(describe(manifest))
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

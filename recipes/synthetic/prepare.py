@@ -9,16 +9,13 @@ import lzma
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import tyro
-
-from narspeech.data.corpus import Utterance, describe, tidy, write_part
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.data.corpus import Utterance, command_line, describe, names_in, tidy, write_part
+from narspeech.errors import ManifestError
 
 LANGUAGES = ("en-us", "en-gb", "en-gb-scotland")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4")
@@ -125,12 +122,9 @@ def main(data: Path, out: Path, parts: str = "train") -> None:
         out: folder for the sound and the manifests.
         parts: names of parts, with commas between: train, test, flite.
     """
-    for manifest in prepare(data, out, parts.split(",")).values():
+    for manifest in prepare(data, out, names_in(parts)).values():
         print(describe(manifest))
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

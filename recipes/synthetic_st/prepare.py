@@ -6,16 +6,12 @@ python recipes/synthetic_st/prepare.py --data DIR --out OUT --language de --part
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
-from narspeech.data.corpus import Utterance, describe, write_part
+from narspeech.data.corpus import Utterance, command_line, describe, names_in, write_part
 from narspeech.data.example import read_manifest, write_manifest
 from narspeech.data.pairs import Pair, read_pairs
-from narspeech.errors import NarspeechError
 from narspeech.profile import load_file
 
 multi30k = load_file(Path(__file__).parents[1] / "multi30k" / "prepare.py")
@@ -88,13 +84,9 @@ def main(
         parts: parts of Multi30k, with commas between; train-8000 for so many of its captions.
         download: fetch official texts that are missing.
     """
-    names = [part.strip() for part in parts.split(",") if part.strip()]
-    for manifest in prepare(data, out, names, language=language, download=download).values():
+    for manifest in prepare(data, out, names_in(parts), language=language, download=download).values():
         print(describe(manifest))
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

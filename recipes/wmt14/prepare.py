@@ -5,18 +5,16 @@ python recipes/wmt14/prepare.py --data DIR --out DIR --parts europarl-v7,newstes
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import tyro
-
+from narspeech.data.corpus import command_line, language_pair, names_in
 from narspeech.data.download import download as fetch
 from narspeech.data.download import extract
 from narspeech.data.pairs import Pair, write_pairs
 from narspeech.data.parallel import Limits, Texts, aligned, cleaned, printable, read_lines, read_segments
-from narspeech.errors import ManifestError, NarspeechError
+from narspeech.errors import ManifestError
 
 FOLDER = "wmt14"
 # fairseq counts byte pairs; words and marks are counted here, as a vocabulary comes later.
@@ -172,15 +170,10 @@ def main(
         download: fetch the archives of missing parts.
         mirror: where all the archives lie, if not at their official places.
     """
-    source, _, target = (word.strip() for word in languages.partition(","))
-    names = [part.strip() for part in parts.split(",") if part.strip()]
-    found = prepare(data, out, names, languages=(source, target), download=download, mirror=mirror)
+    found = prepare(data, out, names_in(parts), languages=language_pair(languages), download=download, mirror=mirror)
     for manifest in found.values():
         print(manifest)
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except NarspeechError as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

@@ -8,7 +8,16 @@ import pytest
 import soundfile
 
 from narspeech.data import corpus
-from narspeech.data.corpus import Utterance, describe, measure, refuse, sounds_by_stem, write_part
+from narspeech.data.corpus import (
+    Utterance,
+    describe,
+    language_pair,
+    measure,
+    names_in,
+    refuse,
+    sounds_by_stem,
+    write_part,
+)
 from narspeech.data.example import read_manifest
 from narspeech.errors import AudioError, ManifestError
 
@@ -107,3 +116,11 @@ def test_sounds_are_found_by_stem_whatever_the_suffix(tmp_path):
     (tmp_path / "b.mp3").touch()
     with pytest.raises(ManifestError, match=r"b\.mp3 and b\.opus"):
         sounds_by_stem(tmp_path)
+
+
+def test_names_and_languages_of_a_command():
+    assert names_in(" train, dev,,") == ["train", "dev"]
+    assert language_pair("en, de") == ("en", "de")
+    for words in ("en", "en,", "en,de,fr"):
+        with pytest.raises(ManifestError, match="expected two languages such as en,de, received"):
+            language_pair(words)

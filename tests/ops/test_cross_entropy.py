@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from narspeech.ops.cross_entropy import smoothed_cross_entropy
+from narspeech.ops.cross_entropy import count_right, smoothed_cross_entropy
 
 
 def by_hand(logits: list[list[float]], truth: list[int], smoothing: float, allowed: list[bool]) -> float:
@@ -52,3 +52,10 @@ def test_no_token() -> None:
     loss = smoothed_cross_entropy(logits, torch.zeros(0, dtype=torch.long), 0.1, torch.ones(5, dtype=torch.bool))
     assert loss.item() == 0
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_right_is_what_is_likeliest() -> None:
+    logits = torch.tensor([[0.0, 1.0], [3.0, 2.0], [5.0, 7.0]], requires_grad=True)
+    right = count_right(logits, torch.tensor([1, 1, 1]))
+    assert right == 2
+    assert not right.requires_grad
