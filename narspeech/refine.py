@@ -20,8 +20,9 @@ def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[H
     """Decode a batch; the hypotheses stand in the order of its rows and do not depend on their batch-mates. Where an
     utterance has several rows, the best is its hypothesis and the others are that one's alternatives.
 
-    A row leaves the batch once it is settled, or once a step changed nothing and no MASK is left ("unchanged" alone
-    would stop a row whose masks are still to be filled). There is one host sync a step, to learn which rows go on.
+    A row leaves the batch once it is settled, or, where the family repeats itself, once a step changed nothing and no
+    MASK is left ("unchanged" alone would stop a row whose masks are still to be filled). There is one host sync a step,
+    to learn which rows go on.
     """
     memory = decoder.prepare(encoded)
     draft = decoder.draft(memory, options)
@@ -44,7 +45,10 @@ def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[H
             history.append(draft)
         if index + 1 == options.steps:  # nobody goes on, and the host need not ask who would
             break
-        going = ~(decoder.settled(working) | (unchanged(before, working) & ~(working.tokens.data == MASK).any(-1)))
+        done = decoder.settled(working)
+        if decoder.repeats:
+            done = done | (unchanged(before, working) & ~(working.tokens.data == MASK).any(-1))
+        going = ~done
         kept = going.nonzero().squeeze(-1)
         if len(kept) < len(active):
             working, memory, active = working.rows(kept), memory.rows(kept), active[kept]

@@ -125,6 +125,13 @@ def test_unchanged_alone_does_not_stop_a_row_with_masks() -> None:
     assert found.steps == 4
 
 
+def test_where_steps_differ_one_that_changed_nothing_does_not_stop_a_row() -> None:
+    decoder = Scripted([[[A], [A], [B], [B], [C]]], settles=False)
+    decoder.repeats = False
+    (found,) = decode(decoder, nothing(1), DecodeOptions(steps=4))
+    assert (found.tokens, found.steps) == ((C,), 4)
+
+
 def test_an_oscillating_row_stops_at_the_cap() -> None:
     oscillates = [[A, B], [B, A]] * 50
     for steps in (1, 4, 7):

@@ -73,10 +73,12 @@ class Memory(NamedTuple):
 class Decoder(nn.Module):
     """A family of decoders. Tokens are (R, U) ids; all families share `refine.decode`.
 
-    reads_ctc: whether the model must have a CTC head for it.
+    reads_ctc: whether the model must have a CTC head for it; repeats: whether a step that changed nothing would be
+    followed by more of the same, so that the row is done. Not where each step looks at other tokens.
     """
 
     reads_ctc = False
+    repeats = True
 
     def prepare(self, encoded: Encoded) -> Memory:
         raise NotImplementedError

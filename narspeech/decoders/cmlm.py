@@ -47,6 +47,10 @@ class CMLMConfig(StackConfig):
 
 
 class CMLM(StackDecoder):
+    """A draft's `undecided` tokens are those that the next step predicts again."""
+
+    repeats = False
+
     def __init__(self, config: CMLMConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)
         self.config = config
@@ -83,15 +87,15 @@ class CMLM(StackDecoder):
 
     def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
         """Mask the n = floor(U (1 - t / T)) tokens of lowest score and predict them again (section 3.2)."""
-        count = draft.tokens.lengths * (turn.steps - turn.index) // turn.steps
-        weak = top(-draft.scores, draft.tokens.mask, count)
+        weak = top(-draft.scores, draft.tokens.mask, draft.undecided)
         tokens = draft.tokens._replace(data=draft.tokens.data.masked_fill(weak, MASK))
         confidence, proposal = F.log_softmax(self(tokens, memory).float(), -1).max(-1)
         data, scores = torch.where(weak, proposal, tokens.data), torch.where(weak, confidence, draft.scores)
-        return draft._replace(tokens=tokens._replace(data=data), scores=scores)
+        left = draft.tokens.lengths * (turn.steps - turn.index - 1) // turn.steps
+        return draft._replace(tokens=tokens._replace(data=data), scores=scores, undecided=left)
 
     def settled(self, draft: Draft) -> Tensor:
-        return draft.tokens.lengths == 0
+        return draft.undecided == 0
 
     def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
         """The mean log-probability a token (section 3.3). An empty row, which has none, comes first where that is the
