@@ -14,7 +14,7 @@ from narspeech.decoders.base import DecodeOptions, Memory
 from narspeech.decoders.path import PathDecoder, best_path, masked_path
 from narspeech.errors import ConfigError
 from narspeech.nn.layers import StackConfig
-from narspeech.ops.ctc import ctc_loss, path_loss
+from narspeech.ops.ctc import at_labels, ctc_loss, path_loss, spelling
 from narspeech.ops.imputer import imputer_loss
 from narspeech.ops.masking import fill, mask_uniform, quota
 from narspeech.ops.viterbi import forced_path
@@ -71,23 +71,27 @@ class AlignRefine(PathDecoder):
     def _denoising(self, memory: Memory, target: Padded) -> tuple[Tensor, dict[str, Tensor]]:
         """-log of the probability of the forced alignment; the share of noise is uniform, one draw an utterance."""
         assert memory.ctc is not None
-        truth, fits = forced_path(memory.ctc, target)
-        heard = best_path(memory.ctc).tokens
+        labels, spelled = spelling(target)
+        aligned, fits = forced_path(at_labels(memory.ctc, labels), spelled)
+        truth, heard = labels.gather(1, aligned), best_path(memory.ctc).tokens
         draw = torch.rand(len(truth), truth.shape[1] + 1).to(truth.device)
         noisy = (draw[:, 1:] < draw[:, :1]) & (heard.data != truth) & heard.mask
         path = heard._replace(data=torch.where(noisy, heard.data, truth))
-        losses = path_loss(self.log_probs(path, memory), truth).masked_fill(~fits, 0)
+        log_probs = self.tokens.log_probs(self.states(path, memory), labels).log_probs
+        losses = path_loss(path._replace(data=log_probs), aligned).masked_fill(~fits, 0)
         return losses.sum(), {"noisy": noisy.sum()}
 
     def _imputing(self, memory: Memory, target: Padded) -> tuple[Tensor, dict[str, Tensor]]:
         """The Imputer's loss at n ~ U{1..T} hidden frames of the forced alignment."""
         assert memory.ctc is not None
-        truth, fits = forced_path(memory.ctc, target)
-        path = Padded(truth, memory.ctc.lengths)
+        labels, spelled = spelling(target)
+        truth, fits = forced_path(at_labels(memory.ctc, labels), spelled)
+        path = Padded(labels.gather(1, truth), memory.ctc.lengths)
         hidden = mask_uniform(path)
         revealed = path.mask & ~hidden & fits[:, None]
-        log_probs = self.log_probs(path._replace(data=truth.masked_fill(~revealed, MASK)), memory)
-        return imputer_loss(log_probs, target, truth, revealed)[0].sum(), {"hidden": hidden.sum()}
+        states = self.states(path._replace(data=path.data.masked_fill(~revealed, MASK)), memory)
+        log_probs = path._replace(data=self.tokens.log_probs(states, labels).log_probs)
+        return imputer_loss(log_probs, spelled, truth, revealed)[0].sum(), {"hidden": hidden.sum()}
 
     def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
         assert memory.ctc is not None

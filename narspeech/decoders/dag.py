@@ -126,7 +126,7 @@ class DAG(StackDecoder):
 
         Only the first and the last vertex say BOS and EOS, and they say nothing else: there it is certain.
         """
-        match = self.tokens.log_probs(states, target.data.masked_fill(~target.mask, PAD)).transpose(1, 2)
+        match = self.tokens.log_probs(states, target.data.masked_fill(~target.mask, PAD)).log_probs.transpose(1, 2)
         match = F.pad(match, (0, 0, 1, 1))
         place = torch.arange(match.shape[1], device=match.device)
         return match.masked_fill((place == target.lengths[:, None] + 1).unsqueeze(-1), 0)
@@ -147,9 +147,9 @@ class DAG(StackDecoder):
                 graph = self(vertices, memory)
                 path = best_path(self.match(graph.states, target), graph.links, target.lengths + 2, graph.lengths)
                 path = path[:, 1:-1]
-            guess = self.tokens(at_places(graph.states, path)).argmax(-1)
-            reachable = target._replace(lengths=target.lengths * (target.lengths + 2 <= graph.lengths))
-            shown = reveal(reachable, guess, annealed(*self.config.glance, step.progress), draw)
+                wrong = self.tokens(at_places(graph.states, path)).argmax(-1) != target.data
+            reachable = target.lengths * (target.lengths + 2 <= graph.lengths)
+            shown = reveal(Padded(wrong, reachable), annealed(*self.config.glance, step.progress), draw)
             given = torch.where(shown, target.data, vertices.data.gather(1, path))
             vertices = vertices._replace(data=vertices.data.scatter(1, path, given))
         graph = self(vertices, memory)

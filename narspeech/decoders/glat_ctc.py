@@ -11,7 +11,7 @@ from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
 from narspeech.decoders.base import DecodeOptions, Memory, check_shares
 from narspeech.decoders.path import PathDecoder, best_path, masked_path
 from narspeech.nn.layers import StackConfig
-from narspeech.ops.ctc import ctc_loss
+from narspeech.ops.ctc import spelled_loss, spelling
 from narspeech.ops.glancing import annealed, rehearsal, reveal
 from narspeech.ops.viterbi import forced_path
 
@@ -44,16 +44,18 @@ class GlatCTC(PathDecoder):
         memory = self.prepare(encoded)
         path = masked_path(memory.states)
         draw = torch.rand(path.data.shape).to(path.data.device)
+        labels, target = spelling(batch.target)
         with rehearsal(draw.device):
-            first = self.log_probs(path, memory)
-        truth, fits = forced_path(first, batch.target)
-        aligned = Padded(truth, path.lengths * fits)
-        revealed = reveal(aligned, first.data.argmax(-1), annealed(*self.config.glance, step.progress), draw)
-        glanced = path._replace(data=torch.where(revealed, truth, path.data))
+            first, best = self.tokens.log_probs(self.states(path, memory), labels)
+        truth, fits = forced_path(Padded(first, path.lengths), target)
+        wrong = first.gather(2, truth.unsqueeze(-1)).squeeze(-1) < best
+        revealed = reveal(Padded(wrong, path.lengths * fits), annealed(*self.config.glance, step.progress), draw)
+        glanced = path._replace(data=torch.where(revealed, labels.gather(1, truth), path.data))
         # A label stands for its frame's state, as published: beside it, it would be the easier of the two to read.
         assert memory.heard is not None
         memory = memory._replace(heard=memory.heard.masked_fill(revealed.unsqueeze(-1), 0))
-        losses, fits = ctc_loss(self.log_probs(glanced, memory), batch.target)
+        log_probs = self.tokens.log_probs(self.states(glanced, memory), labels).log_probs
+        losses, fits = spelled_loss(Padded(log_probs, path.lengths), target)
         parts = {"glanced": revealed.sum()}
         if encoded.ctc is None:  # else the model counts them
             parts["infeasible"] = (~fits).sum()

@@ -30,10 +30,14 @@ class PathDecoder(StackDecoder):
         memory = super().prepare(encoded)
         return memory._replace(heard=self.hear(memory.states.data))
 
+    def states(self, tokens: Padded, memory: Memory) -> Tensor:
+        """What the head reads, (R, T, D), of a path (R, T)."""
+        labels = self.tokens.embed(tokens.data).masked_fill((tokens.data == MASK).unsqueeze(-1), 0)
+        return self.read(labels, tokens.lengths, memory)
+
     def forward(self, path: Padded, memory: Memory) -> Tensor:
         """Logits (R, T, V) of every frame's label."""
-        labels = self.tokens.embed(path.data).masked_fill((path.data == MASK).unsqueeze(-1), 0)
-        logits: Tensor = self.tokens(self.read(labels, path.lengths, memory))
+        logits: Tensor = self.tokens(self.states(path, memory))
         return logits
 
     def log_probs(self, path: Padded, memory: Memory) -> Padded:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from narspeech.batch import Padded
 from narspeech.nn.positions import sinusoids
-from narspeech.ops.chosen import chosen_log_probs
+from narspeech.ops.chosen import Chosen, chosen_log_probs
 from narspeech.ops.cross_entropy import count_right, smoothed_cross_entropy
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
@@ -55,8 +55,8 @@ class TokenHead(nn.Module):
         logits: Tensor = F.linear(x, self.embedding.weight, self.bias + self.forbidden)
         return logits
 
-    def log_probs(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """(R, T, U) float32 log-probability at every state (R, T, D) of each token (R, U) of its row."""
+    def log_probs(self, x: Tensor, tokens: Tensor) -> Chosen:
+        """At every state (R, T, D), of each token (R, U) of its row: (R, T, U), and the best of any, (R, T)."""
         return chosen_log_probs(x, self.embedding.weight, self.bias + self.forbidden, tokens)
 
     def loss(self, x: Tensor, truth: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:

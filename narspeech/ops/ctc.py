@@ -19,24 +19,52 @@ def required_frames(target: Padded) -> Tensor:
     return lengths + ((data[:, 1:] == data[:, :-1]) & target.mask[:, 1:]).sum(-1)
 
 
+class Spelling(NamedTuple):
+    """labels (B, U + 1) of which the paths of each row consist: BLANK and its target's tokens; target (B, U) as places
+    in labels, equal tokens at the same place."""
+
+    labels: Tensor
+    target: Padded
+
+
+def spelling(target: Padded) -> Spelling:
+    """A path needs no more labels than these of the whole vocabulary."""
+    data = target.data.masked_fill(~target.mask, BLANK)
+    labels = F.pad(data, (1, 0), value=BLANK)
+    first = (data.unsqueeze(-1) == labels.unsqueeze(-2)).to(torch.uint8).argmax(-1)
+    return Spelling(labels, Padded(first, target.lengths))
+
+
+def at_labels(log_probs: Padded, labels: Tensor) -> Padded:
+    """Of log-probabilities (B, T, V) those of the labels (B, U) of each row: (B, T, U)."""
+    chosen = log_probs.data.gather(2, labels[:, None].expand(-1, log_probs.data.shape[1], -1))
+    return Padded(chosen, log_probs.lengths)
+
+
 def ctc_loss(log_probs: Padded, target: Padded) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of each target, and which targets fit into their frames.
 
     log_probs (B, T, V), target (B, U) -> losses (B,) float32, fits (B,) bool. A target that does not fit has no
     likelihood: its loss is 0, without gradient, and the caller must count it.
     """
+    labels, places = spelling(target)
+    return spelled_loss(at_labels(log_probs, labels), places)
+
+
+def spelled_loss(log_probs: Padded, target: Padded) -> tuple[Tensor, Tensor]:
+    """`ctc_loss` where log_probs (B, T, V) are of some labels only, BLANK the first, such as a Spelling's."""
     fits = required_frames(target) <= log_probs.lengths
-    if not log_probs.data.numel():  # the kernel refuses a batch without a frame
-        return log_probs.data.float().sum((1, 2)), fits
+    data = log_probs.zeroed().data.float()
+    if not data.numel():  # the kernel refuses a batch without a frame
+        return data.sum((1, 2)), fits
     # An empty target always fits, so the kernel never meets an infinity whose gradient would be NaN.
     losses = F.ctc_loss(
-        log_probs.data.float().transpose(0, 1),
-        target.data,
-        log_probs.lengths,
-        target.lengths * fits,
-        blank=BLANK,
-        reduction="none",
+        data.transpose(0, 1), target.data, log_probs.lengths, target.lengths * fits, blank=BLANK, reduction="none"
     )
+    # The kernel gives the gradient of a softmax's logits, probabilities less posteriors; which are
+    # wrong where some labels are missing. Log-probabilities have the second part alone: this zero takes the first off.
+    probabilities = log_probs._replace(data=data.detach().exp()).zeroed().data
+    losses = losses + (probabilities * (data.detach() - data)).sum((1, 2))
     return losses.masked_fill(~fits, 0), fits
 
 

@@ -17,13 +17,13 @@ def annealed(start: float, end: float, progress: float) -> float:
     return start + (end - start) * progress
 
 
-def reveal(target: Padded, guess: Tensor, ratio: float, draw: Tensor) -> Tensor:
-    """(B, U) bool: floor(ratio x Hamming distance) of the places of each row, those where `draw` is highest.
+def reveal(wrong: Padded, ratio: float, draw: Tensor) -> Tensor:
+    """(B, U) bool: floor(ratio x the number of wrong ones) of the places of each row, those where `draw` is highest.
 
-    target and guess (B, U) ids; draw (B, U) random numbers. Right and wrong places are as likely to be revealed.
+    wrong (B, U) bool; draw (B, U) random numbers. Right and wrong places are as likely to be revealed.
     """
-    wrong = ((guess != target.data) & target.mask).sum(-1)
-    return top(draw, target.mask, (ratio * wrong.double()).long())
+    count = (wrong.data & wrong.mask).sum(-1)
+    return top(draw, wrong.mask, (ratio * count.double()).long())
 
 
 @contextmanager
@@ -44,4 +44,4 @@ def glance(
     draw = torch.rand(target.data.shape, generator=generator).to(target.data.device)
     with rehearsal(target.data.device):
         guess = rehearse()
-    return reveal(target, guess, ratio, draw)
+    return reveal(target._replace(data=guess != target.data), ratio, draw)

@@ -178,8 +178,8 @@ def test_noise_is_what_ctc_hears_instead(share: float, everywhere: bool, monkeyp
     draw[:, 0] = share
     monkeypatch.setattr(torch, "rand", lambda *_: draw)
     seen: list[torch.Tensor] = []
-    forward = network.forward
-    monkeypatch.setattr(network, "forward", lambda path, memory: seen.append(path.data) or forward(path, memory))
+    states = network.states
+    monkeypatch.setattr(network, "states", lambda path, memory: seen.append(path.data) or states(path, memory))
     loss = network.loss(source, data, TrainStep())
     real = source.ctc.mask
     assert torch.equal(seen[0][real], (heard if everywhere else truth)[real])
@@ -196,8 +196,8 @@ def test_the_imputer_hides_a_part_of_the_forced_alignment(monkeypatch: pytest.Mo
     hidden = torch.rand(4, FRAMES) < 0.6
     monkeypatch.setattr(align_refine, "mask_uniform", lambda _: hidden)
     seen: list[torch.Tensor] = []
-    forward = network.forward
-    monkeypatch.setattr(network, "forward", lambda path, memory: seen.append(path.data) or forward(path, memory))
+    states = network.states
+    monkeypatch.setattr(network, "states", lambda path, memory: seen.append(path.data) or states(path, memory))
     loss = network.loss(source, data, TrainStep())
     truth, fits = forced_path(source.ctc, data.target)
     shown = ~hidden & source.ctc.mask & fits[:, None]  # of what cannot be aligned nothing is known

@@ -15,6 +15,7 @@ from narspeech.decoders import dag
 from narspeech.decoders.base import DecodeOptions
 from narspeech.decoders.dag import DAG, DAGConfig
 from narspeech.errors import ConfigError
+from narspeech.ops.chosen import Chosen
 from narspeech.ops.dag import fuzzy_match
 from narspeech.ops.ends import with_ends
 from narspeech.refine import decode
@@ -199,11 +200,12 @@ def test_a_vertex_does_not_learn_to_copy_what_it_is_given(monkeypatch: pytest.Mo
     said, seen = [], []
     forward, log_probs = model.forward, model.tokens.log_probs
 
-    def recorded(states: Tensor, tokens: Tensor) -> Tensor:
-        said.append(log_probs(states, tokens))
+    def recorded(states: Tensor, tokens: Tensor) -> Chosen:
+        found = log_probs(states, tokens)
+        said.append(found.log_probs)
         if said[-1].requires_grad:
             said[-1].retain_grad()
-        return said[-1]
+        return found
 
     monkeypatch.setattr(model, "forward", lambda tokens, memory: seen.append(tokens) or forward(tokens, memory))
     monkeypatch.setattr(model.tokens, "log_probs", recorded)

@@ -44,17 +44,17 @@ class Watched:
         self.paths: list[Tensor] = []
         self.heard: list[Tensor] = []
         self.logits: list[Tensor] = []
-        forward = network.forward
+        read = network.states
 
         def watch(path: Padded, memory: Memory) -> Tensor:
-            logits = forward(path, memory)
+            states = read(path, memory)
             assert memory.heard is not None
             self.paths.append(path.data)
             self.heard.append(memory.heard)
-            self.logits.append(logits)
-            return logits
+            self.logits.append(network.tokens(states))
+            return states
 
-        monkeypatch.setattr(network, "forward", watch)
+        monkeypatch.setattr(network, "states", watch)
 
 
 @pytest.mark.parametrize(("progress", "share"), [(0.0, 0.5), (1.0, 0.25)])

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narspeech.batch import Padded
-from narspeech.nn.heads import NEVER, CTCHead, LengthHead, forbid
+from narspeech.nn.heads import NEVER, CTCHead, LengthHead, TokenHead, forbid
+from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
 INSIDE = (PAD, MASK, BOS, EOS)
@@ -82,3 +83,19 @@ class TestLengthHead:
         assert found[1].tolist() == [0, 0, 0, 0]
         assert log_probs[1, 0] > -1e-6
         assert head.likeliest(states, 99).shape == (2, 21)
+
+
+def test_token_head_loss_is_that_of_its_logits() -> None:
+    torch.manual_seed(0)
+    head, states, truth = TokenHead(9, 6, (0, 1)), torch.randn(5, 6), torch.tensor([2, 8, 3, 4, 5])
+    with torch.no_grad():
+        head.bias.normal_()
+    logits = head(states)
+    loss, right = head.loss(states, truth, 0.1)
+    torch.testing.assert_close(loss, smoothed_cross_entropy(logits, truth, 0.1, head.allowed))
+    assert right == (logits.argmax(-1) == truth).sum()
+    _, right = head.loss(states, logits.argmax(-1), 0.1)
+    assert right == 5
+    assert logits.argmax(-1).min() > 1
+    loss, right = head.loss(states[:0], truth[:0], 0.1)
+    assert (loss, right) == (0, 0)

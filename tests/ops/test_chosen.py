@@ -24,11 +24,13 @@ def plain(states: Tensor, weight: Tensor, bias: Tensor, ids: Tensor) -> Tensor:
     return logits.log_softmax(-1).gather(2, ids[:, None].expand(-1, states.shape[1], -1))
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 20])
 @pytest.mark.parametrize("block", [1, 2 * TIMES * SIZE, 1 << 20])
-def test_values_and_gradients_are_those_of_the_softmax(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_values_and_gradients_are_those_of_the_softmax(monkeypatch: pytest.MonkeyPatch, block: int, kept: int) -> None:
     monkeypatch.setitem(chosen.BLOCK, "cpu", block)
+    monkeypatch.setattr(chosen, "KEPT", kept)
     *leaves, ids = given()
-    found, wanted = chosen_log_probs(*leaves, ids), plain(*leaves, ids)
+    found, wanted = chosen_log_probs(*leaves, ids).log_probs, plain(*leaves, ids)
     torch.testing.assert_close(found, wanted)
     weights = torch.randn(found.shape)
     for one, other in zip(
@@ -41,15 +43,25 @@ def test_values_and_gradients_are_those_of_the_softmax(monkeypatch: pytest.Monke
 
 def test_brain_floats_give_floats_and_gradients_of_their_own() -> None:
     *leaves, ids = given(torch.bfloat16)
-    found = chosen_log_probs(*leaves, ids)
+    found = chosen_log_probs(*leaves, ids).log_probs
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, plain(*leaves, ids))
     gradients = torch.autograd.grad(found.sum(), leaves)
     assert {gradient.dtype for gradient in gradients} == {torch.bfloat16}
 
 
+def test_the_best_is_among_all() -> None:
+    states, weight, bias, ids = given()
+    log_probs, best = chosen_log_probs(states, weight, bias, ids)
+    scores, tokens = F.linear(states, weight, bias).log_softmax(-1).max(-1)
+    torch.testing.assert_close(best, scores)
+    # To the last bit, so that they can be compared.
+    assert torch.equal(log_probs == best.unsqueeze(-1), tokens.unsqueeze(-1) == ids[:, None])
+    assert not best.requires_grad
+
+
 def test_nothing_to_choose() -> None:
     *leaves, ids = given()
-    assert chosen_log_probs(*leaves, ids[:, :0]).shape == (ROWS, TIMES, 0)
-    assert chosen_log_probs(leaves[0][:0], *leaves[1:], ids[:0]).shape == (0, TIMES, 6)
-    assert chosen_log_probs(leaves[0][:, :0], *leaves[1:], ids).shape == (ROWS, 0, 6)
+    assert chosen_log_probs(*leaves, ids[:, :0]).log_probs.shape == (ROWS, TIMES, 0)
+    assert chosen_log_probs(leaves[0][:0], *leaves[1:], ids[:0]).log_probs.shape == (0, TIMES, 6)
+    assert chosen_log_probs(leaves[0][:, :0], *leaves[1:], ids).log_probs.shape == (ROWS, 0, 6)

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from narspeech.batch import Padded
-from narspeech.ops.ctc import collapse, ctc_loss, greedy, guided_path, path_loss, required_frames, token_starts
+from narspeech.ops.ctc import (
+    at_labels,
+    collapse,
+    ctc_loss,
+    greedy,
+    guided_path,
+    path_loss,
+    required_frames,
+    spelled_loss,
+    spelling,
+    token_starts,
+)
 from narspeech.tokenizer import BLANK
 
 GARBAGE = [0.0, float("nan"), float("inf"), -float("inf"), 1e30]
@@ -75,6 +86,29 @@ class TestLoss:
         (wanted,) = torch.autograd.grad(expected[fits].sum(), logits)
         torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
         assert losses.dtype == torch.float32
+
+    def test_labels_need_not_be_all_there_are(self) -> None:
+        """The gradient too is that of the log-probabilities, whatever they sum to."""
+        rows = targets(4, 2)
+        log_probs = torch.randn(len(rows), 3, 4, dtype=torch.float64, requires_grad=True)
+        losses, fits = ctc_loss(Padded(log_probs, torch.full((len(rows),), 3)), packed(rows))
+        assert fits.all()
+        expected = torch.stack([summed_paths(log_probs[row], target) for row, target in enumerate(rows)])
+        torch.testing.assert_close(losses.double(), expected, atol=1e-5, rtol=1e-5)
+        found, wanted = (torch.autograd.grad(loss.sum(), log_probs)[0] for loss in (losses, expected))
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+    def test_a_spelling_is_enough(self) -> None:
+        rows = [[5, 3, 5, 5], [], [2], [4, 4, 2]]
+        log_probs, lengths, target = torch.randn(4, 7, 6).log_softmax(-1), torch.tensor([7, 3, 4, 5]), packed(rows)
+        labels, spelled = spelling(target)
+        assert [labels[row, places].tolist() for row, places in enumerate(spelled.unpack())] == rows
+        assert [row.tolist() for row in spelled.unpack()] == [[1, 2, 1, 1], [], [1], [1, 1, 3]]
+        everything = Padded(log_probs, lengths)
+        for found, wanted in zip(
+            spelled_loss(at_labels(everything, labels), spelled), ctc_loss(everything, target), strict=True
+        ):
+            assert torch.equal(found, wanted)
 
     def test_what_does_not_fit_costs_nothing_and_is_told(self) -> None:
         logits = torch.randn(5, 4, 4, requires_grad=True)

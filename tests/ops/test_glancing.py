@@ -19,6 +19,10 @@ def target(rows: int = 6, width: int = 12) -> Padded:
     return Padded(tokens.masked_fill(~Padded(tokens, lengths).mask, PAD), lengths)
 
 
+def wrong(truth: Padded, guess: Tensor) -> Padded:
+    return truth._replace(data=truth.data != guess)
+
+
 def test_annealed() -> None:
     assert [annealed(0.5, 0.3, progress) for progress in (0, 0.5, 1)] == pytest.approx([0.5, 0.4, 0.3])
 
@@ -29,29 +33,29 @@ class TestReveal:
     def test_as_many_as_the_ratio_of_the_errors(self, seed: int, ratio: float) -> None:
         torch.manual_seed(seed)
         truth, guess = target(), torch.randint(6, 9, (6, 12))
-        shown = reveal(truth, guess, ratio, torch.rand(6, 12))
+        shown = reveal(wrong(truth, guess), ratio, torch.rand(6, 12))
         for row, length in enumerate(truth.lengths.tolist()):
-            wrong = sum(
+            errors = sum(
                 a != b for a, b in zip(guess[row].tolist()[:length], truth.data[row].tolist()[:length], strict=True)
             )
-            assert shown[row].sum() == math.floor(ratio * wrong)
+            assert shown[row].sum() == math.floor(ratio * errors)
             assert not shown[row, length:].any()
 
     def test_what_is_right_is_not_counted_and_a_single_error_stays_hidden(self) -> None:
         truth = target()
         draw = torch.rand(6, 12)
-        assert not reveal(truth, truth.data, 1.0, draw).any()
+        assert not reveal(wrong(truth, truth.data), 1.0, draw).any()
         guess = truth.data.clone()
         guess[:, 0] += 1
-        assert not reveal(truth, guess, 0.5, draw).any()
-        assert reveal(truth, guess, 1.0, draw).sum(-1).tolist() == [1, 1, 1, 0, 1, 1]
+        assert not reveal(wrong(truth, guess), 0.5, draw).any()
+        assert reveal(wrong(truth, guess), 1.0, draw).sum(-1).tolist() == [1, 1, 1, 0, 1, 1]
 
     def test_right_places_are_as_likely_as_wrong_ones(self) -> None:
         trials = 20_000
         truth = Padded(torch.full((trials, 4), 6), torch.full((trials,), 4))
         guess = truth.data.clone()
         guess[:, :2] = 7
-        counts = reveal(truth, guess, 0.5, torch.rand(trials, 4)).sum(0)
+        counts = reveal(wrong(truth, guess), 0.5, torch.rand(trials, 4)).sum(0)
         assert counts.sum() == trials
         assert (counts - trials / 4).abs().max() < 5 * (trials * 3 / 16) ** 0.5
 
