@@ -31,7 +31,8 @@ from narspeech.train.experiment import read_settings
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
     """Compare finished runs: the quality of what they decoded, and how fast they decode, measured in turns on this
-    machine so that its moods slow all alike. Writes comparison.json, comparison.md and comparison.png."""
+    machine so that its moods slow all alike. Writes comparison.json, comparison.md and comparison.png. Where --out has
+    a comparison already, of the same part, baseline and settings, its rows of other runs stay."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs (--out of narspeech run) whose stages decode and score are done."""
@@ -56,7 +57,8 @@ class CompareOptions:
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One way of decoding with one run's model. figures: quality by name; steps: mean refinement steps an example;
-    speeds: examples a second by batch size; ratios: the same over the baseline's, medians over the rounds."""
+    speeds: examples a second by batch size on `machine`; ratios: the same over the baseline's, medians over the rounds.
+    """
 
     run: str
     setting: str
@@ -66,6 +68,49 @@ class Row:
     steps: float
     speeds: dict[int, float]
     ratios: dict[int, float]
+    machine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Rows that can stand in one table: figures of one part, speeds relative to one baseline."""
+
+    part: str
+    baseline: str
+    batch_sizes: tuple[int, ...]
+    examples: int
+    rounds: int
+    rows: tuple[Row, ...] = ()
+
+    @staticmethod
+    def read(path: Path) -> Comparison:
+        """Raises ConfigError where `path` does not hold one."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            rows = tuple(
+                Row(**row | {name: _by_size(row[name]) for name in ("speeds", "ratios")}) for row in content["rows"]
+            )
+            return Comparison(**content | {"batch_sizes": tuple(content["batch_sizes"]), "rows": rows})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"expected a comparison in {path}, received {error!r}: name another --out") from error
+
+    def with_rows_of(self, earlier: Comparison) -> Comparison:
+        """The rows of an earlier comparison of the same shape whose runs are not in this one, and then its own.
+
+        Raises ConfigError where the two cannot stand in one table.
+        """
+        if replace(earlier, rows=()) != replace(self, rows=()):
+            raise ConfigError(
+                f"expected the settings of the comparison that stands in --out, {replace(earlier, rows=())}, "
+                f"received {replace(self, rows=())}: give the same, or name another --out"
+            )
+        fresh = {row.run for row in self.rows}
+        return replace(self, rows=(*(row for row in earlier.rows if row.run not in fresh), *self.rows))
+
+
+def _by_size(values: dict[str, float]) -> dict[int, float]:
+    """JSON's keys are text."""
+    return {int(size): value for size, value in values.items()}
 
 
 class Entrant:
@@ -117,33 +162,28 @@ class Entrant:
         return time.perf_counter() - start
 
 
-def compare(
-    entrants: Sequence[Entrant],
-    *,
-    baseline: str,
-    batch_sizes: Sequence[int] = (1, 8, 64),
-    examples: int = 128,
-    rounds: int = 5,
-) -> list[Row]:
-    """Every run in every setting that it decoded in; `baseline` is RUN/SETTING, a run being its folder's name.
+def compare(entrants: Sequence[Entrant], plan: Comparison) -> Comparison:
+    """The plan with a row for every setting that a run decoded in; a run has its folder's name.
 
-    Raises ConfigError for runs of different parts or of one name, for one that was not decoded, and where there is no
-    such baseline.
+    Raises ConfigError for a run of another part, two of one name, one that was not decoded, and where there is no such
+    baseline.
     """
     tested = {entrant.part for entrant in entrants}
-    if len(tested) > 1:
-        raise ConfigError(f"expected runs tested on one part, received {', '.join(sorted(tested))}: compare each alone")
+    if tested != {plan.part}:
+        raise ConfigError(
+            f"expected runs tested on {plan.part}, received {', '.join(sorted(tested))}: compare each alone"
+        )
     ways = {f"{entrant.folder.name}/{way.name}": (entrant, way) for entrant in entrants for way in entrant.ways}
-    if baseline not in ways:
-        raise ConfigError(f"expected a baseline among {', '.join(ways)}, received {baseline}: name one of them")
+    if plan.baseline not in ways:
+        raise ConfigError(f"expected a baseline among {', '.join(ways)}, received {plan.baseline}: name one of them")
     if len(ways) < sum(len(entrant.ways) for entrant in entrants):
         raise ConfigError("expected runs in folders of different names, received one name twice: rename a folder")
     quality = {name: entrant.quality(way) for name, (entrant, way) in ways.items()}
-    times = _times(ways, batch_sizes, examples, rounds)
+    times = _times(ways, plan)
     rows = []
     for name, (entrant, way) in ways.items():
         figures, steps = quality[name]
-        decoded = min(examples, len(entrant.examples))
+        decoded = min(plan.examples, len(entrant.examples))
         rows.append(
             Row(
                 run=entrant.folder.name,
@@ -152,38 +192,46 @@ def compare(
                 parameters=sum(weight.numel() for weight in entrant.model.parameters()),
                 figures=figures,
                 steps=steps,
-                speeds={size: decoded / statistics.median(times[name][size]) for size in batch_sizes},
+                speeds={size: decoded / statistics.median(taken) for size, taken in times[name].items()},
                 ratios={
                     size: statistics.median(
-                        one / other for one, other in zip(times[baseline][size], times[name][size], strict=True)
+                        one / other for one, other in zip(times[plan.baseline][size], taken, strict=True)
                     )
-                    for size in batch_sizes
+                    for size, taken in times[name].items()
                 },
+                machine=_machine(entrant.model.device),
             )
         )
-    return rows
+    return replace(plan, rows=tuple(rows))
 
 
-def _times(
-    ways: dict[str, tuple[Entrant, Setting]], batch_sizes: Sequence[int], examples: int, rounds: int
-) -> dict[str, dict[int, list[float]]]:
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {threads}"
+
+
+def _times(ways: dict[str, tuple[Entrant, Setting]], plan: Comparison) -> dict[str, dict[int, list[float]]]:
     """Seconds of every way at every batch size, round by round."""
-    times: dict[str, dict[int, list[float]]] = {name: {size: [] for size in batch_sizes} for name in ways}
-    for turn in range(rounds + 1):
+    times: dict[str, dict[int, list[float]]] = {name: {size: [] for size in plan.batch_sizes} for name in ways}
+    for turn in range(plan.rounds + 1):
         for name, (entrant, way) in ways.items():
-            for size in batch_sizes:
-                taken = entrant.seconds(way, size, examples)
+            for size in plan.batch_sizes:
+                taken = entrant.seconds(way, size, plan.examples)
                 if turn:  # the first warms up
                     times[name][size].append(taken)
     return times
 
 
-def table(rows: Sequence[Row], baseline: str) -> str:
-    """The rows in Markdown."""
-    sizes, figures = list(rows[0].speeds), list(rows[0].figures)
+def table(comparison: Comparison) -> str:
+    """The rows in Markdown, and on which machines they were measured."""
+    rows, baseline = comparison.rows, comparison.baseline
+    sizes, figures = comparison.batch_sizes, list(rows[0].figures)
+    machines = list(dict.fromkeys(row.machine for row in rows))
     head = ["run", "setting", "trained on", "parameters", *figures, "steps"]
     head += [f"a second, batch {size}" for size in sizes] + [f"x {baseline}, batch {size}" for size in sizes]
-    lines = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
+    lines = [[*head, "machine"], ["---"] * 3 + ["---:"] * (len(head) - 2)]
     for row in rows:
         lines.append(
             [row.run, row.setting, "distilled" if row.distilled else "raw", f"{row.parameters / 1e6:.1f} M"]
@@ -191,26 +239,30 @@ def table(rows: Sequence[Row], baseline: str) -> str:
             + [f"{row.steps:.1f}"]
             + [f"{row.speeds[size]:.1f}" for size in sizes]
             + [f"{row.ratios[size]:.2f}" for size in sizes]
+            + [str(machines.index(row.machine) + 1)]
         )
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+    kinds = "; ".join(f"{number}: {machine}" for number, machine in enumerate(machines, 1))
+    note = f"{comparison.part}. Speeds: medians of {comparison.rounds} rounds over {comparison.examples} examples"
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines) + f"\n{note}; machine {kinds}.\n"
 
 
-def draw(rows: Sequence[Row], falling: bool, target: Path) -> None:
-    """Quality against speed one by one: a line for each run, filled marks where it learnt from a teacher."""
-    size, figure_name = min(rows[0].speeds), next(iter(rows[0].figures))
+def draw(comparison: Comparison, falling: bool, target: Path) -> None:
+    """Quality against relative speed one by one: a line for each run, filled marks where it learnt from a teacher."""
+    rows = comparison.rows
+    size, figure_name = min(comparison.batch_sizes), next(iter(rows[0].figures))
     figure = new_figure(9, 6)
     axes = figure.subplots()
     for number, (run, points) in enumerate(_by_run(rows)):
         color = f"C{number % 10}"
         axes.plot(
-            [row.speeds[size] for row in points],
+            [row.ratios[size] for row in points],
             [row.figures[figure_name] for row in points],
             marker="os^Dv"[number // 10 % 5],
             color=color,
             fillstyle="full" if points[0].distilled else "none",
             label=run,
         )
-    axes.set(xscale="log", xlabel=f"examples a second, batch {size}", ylabel=figure_name)
+    axes.set(xscale="log", xlabel=f"speed over that of {comparison.baseline}, batch {size}", ylabel=figure_name)
     if falling:
         axes.invert_yaxis()
     axes.grid(alpha=0.3)
@@ -220,7 +272,7 @@ def draw(rows: Sequence[Row], falling: bool, target: Path) -> None:
 
 def _by_run(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     for run in dict.fromkeys(row.run for row in rows):
-        yield run, sorted((row for row in rows if row.run == run), key=lambda row: min(row.speeds.items())[1])
+        yield run, sorted((row for row in rows if row.run == run), key=lambda row: min(row.ratios.items())[1])
 
 
 def main(argv: list[str]) -> int:
@@ -230,20 +282,21 @@ def main(argv: list[str]) -> int:
         raise ConfigError("expected runs, and batch sizes, examples and rounds of at least 1, received less")
     torch.set_num_threads(options.threads)
     entrants = [Entrant(folder, options.part, options.device) for folder in options.runs]
-    rows = compare(
-        entrants,
+    plan = Comparison(
+        part=entrants[0].part,
         baseline=options.baseline,
         batch_sizes=options.batch_sizes,
         examples=options.examples,
         rounds=options.rounds,
     )
-    machine = f"{entrants[0].model.device.type}, {options.threads} threads of {os.cpu_count()}, {platform.machine()}"
-    content = {"machine": machine, "examples": options.examples, "rounds": options.rounds}
+    target = options.out / "comparison.json"
+    earlier = Comparison.read(target) if target.is_file() else plan
+    plan.with_rows_of(earlier)  # refused now, and not after the hours that this can take
+    comparison = compare(entrants, plan).with_rows_of(earlier)
     options.out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(options.out / "comparison.json", {**content, "rows": [asdict(row) for row in rows]})
-    text = table(rows, options.baseline)
-    note = f"\nSpeed on {machine}: medians of {options.rounds} rounds over {options.examples} examples.\n"
-    write_atomic(options.out / "comparison.md", (text + note).encode())
-    draw(rows, entrants[0].measure.falling, options.out / "comparison.png")
+    text = table(comparison)
+    checkpoint.write_json(target, asdict(comparison))
+    write_atomic(target.with_suffix(".md"), text.encode())
+    draw(comparison, entrants[0].measure.falling, target.with_suffix(".png"))
     print(text, end="")
     return 0

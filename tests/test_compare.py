@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from narspeech import checkpoint
-from narspeech.compare import Entrant, compare, main, table
+from narspeech.compare import Comparison, Entrant, compare, main, table
 from narspeech.data.pairs import Pair, write_pairs
 from narspeech.errors import ConfigError
 from narspeech.profile import Recipe, Source, load_file
@@ -18,6 +18,10 @@ from tests.fakes import model_config, tiny_model
 
 prepare = load_file(Path(__file__).parents[1] / "recipes" / "multi30k" / "prepare.py").prepare
 PAIRS = [Pair(id=str(number), source="abad cab"[number % 4 :], target="dc ab") for number in range(6)]
+
+
+def plan(baseline: str) -> Comparison:
+    return Comparison(part="tiny-test", baseline=baseline, batch_sizes=(1, 4), examples=4, rounds=2)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,8 @@ def runs(tmp_path_factory):
 
 
 def test_every_setting_of_every_run_is_a_row(runs):
-    rows = compare([Entrant(run) for run in runs], baseline="ar/ar-2-beam2", batch_sizes=(1, 4), examples=4, rounds=2)
+    comparison = compare([Entrant(run) for run in runs], plan("ar/ar-2-beam2"))
+    rows = comparison.rows
     assert [(row.run, row.setting, row.distilled) for row in rows] == [
         ("ar", "ctc", False),
         ("ar", "ar-2", False),
@@ -55,23 +60,50 @@ def test_every_setting_of_every_run_is_a_row(runs):
     assert rows[2].ratios == {1: 1.0, 4: 1.0}
     assert rows[3].steps == 0
     assert 0 < rows[4].steps <= 2
-    lines = table(rows, "ar/ar-2-beam2").splitlines()
+    *lines, _, note = table(comparison).splitlines()
     assert len(lines) == len(rows) + 2
     assert len({line.count("|") for line in lines}) == 1
+    assert note.startswith("tiny-test. Speeds: medians of 2 rounds over 4 examples; machine 1: ")
 
 
 def test_the_command_writes_table_and_picture(runs, tmp_path, capsys):
     words = [*map(str, runs), "--out", str(tmp_path / "new"), "--baseline", "ar/ar-2"]
-    assert main([*words, "--batch-sizes", "2", "--examples", "3", "--rounds", "1", "--threads", "1"]) == 0
-    content = json.loads((tmp_path / "new" / "comparison.json").read_text())
-    assert len(content["rows"]) == 6
-    assert capsys.readouterr().out in (tmp_path / "new" / "comparison.md").read_text()
+    few = ["--batch-sizes", "2", "--examples", "3", "--rounds", "1", "--threads", "1"]
+    assert main([*words, *few]) == 0
+    content = Comparison.read(tmp_path / "new" / "comparison.json")
+    assert len(content.rows) == 6
+    assert capsys.readouterr().out == (tmp_path / "new" / "comparison.md").read_text()
     assert (tmp_path / "new" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_other_runs_stay(runs, tmp_path, capsys):
+    words = ["--out", str(tmp_path), "--baseline", "ar/ar-2", "--batch-sizes", "2", "--rounds", "1", "--threads", "1"]
+    assert main([*map(str, runs), *words, "--examples", "3"]) == 0
+    target = tmp_path / "comparison.json"
+    before = Comparison.read(target)
+    elsewhere = json.loads(target.read_text())
+    for row in elsewhere["rows"]:
+        row["machine"] = "another one"
+    target.write_text(json.dumps(elsewhere))
+    assert main([str(runs[0]), *words, "--examples", "3"]) == 0
+    after = Comparison.read(target)
+    assert [(row.run, row.machine == "another one") for row in after.rows] == [("mask_ctc", True)] * 3 + [
+        ("ar", False)
+    ] * 3
+    assert [row.ratios for row in after.rows[:3]] == [row.ratios for row in before.rows[3:]]
+    assert "machine 1: another one; 2: " in capsys.readouterr().out
+    content = target.read_bytes()
+    with pytest.raises(ConfigError, match="expected the settings of the comparison that stands in --out"):
+        main([str(runs[0]), *words, "--examples", "2"])
+    assert target.read_bytes() == content
+    target.write_text("{}")
+    with pytest.raises(ConfigError, match="expected a comparison in"):
+        main([str(runs[0]), *words])
 
 
 def test_what_is_not_there_is_named(runs):
     with pytest.raises(ConfigError, match="expected a baseline among ar/ctc, ar/ar-2, "):
-        compare([Entrant(run) for run in runs], baseline="ar/greedy")
+        compare([Entrant(run) for run in runs], plan("ar/greedy"))
     with pytest.raises(ConfigError, match=r"expected a part of .*ar \(tiny-test\), received other"):
         Entrant(runs[0], "other")
 
@@ -81,15 +113,15 @@ def test_runs_that_are_not_finished_or_cannot_be_compared_are_refused(runs, tmp_
         Entrant(tmp_path)
     one, other = Entrant(runs[0]), Entrant(runs[1])
     with pytest.raises(ConfigError, match="one name twice"):
-        compare([one, one], baseline="ar/ar-2")
+        compare([one, one], plan("ar/ar-2"))
     other.part = "tiny-dev"
-    with pytest.raises(ConfigError, match="expected runs tested on one part, received tiny-dev, tiny-test"):
-        compare([one, other], baseline="ar/ar-2")
+    with pytest.raises(ConfigError, match="expected runs tested on tiny-test, received tiny-dev, tiny-test"):
+        compare([one, other], plan("ar/ar-2"))
     missing = runs[0] / "decode" / "tiny-test.ar-2.jsonl"
     content = missing.read_bytes()
     missing.unlink()
     try:
         with pytest.raises(ConfigError, match="run the stage decode"):
-            compare([one], baseline="ar/ar-2")
+            compare([one], plan("ar/ar-2"))
     finally:
         missing.write_bytes(content)
