@@ -52,8 +52,9 @@ class Size:
         return TransformerConfig(depth=self.depth, **self.layer)
 
     def model(self, decoder: _Decoder, *, upsample: int = 1, ctc: CTCConfig | None = None) -> ModelConfig:
-        """A decoder over an encoder with `upsample` states a token."""
-        encoder = replace(self.encoder, upsample=upsample)
+        """A decoder over an encoder with `upsample` states a token, from its last layer on: the layers before cost no more
+        than any other family's, and can be a teacher's."""
+        encoder = replace(self.encoder, upsample=upsample, upsample_at=self.depth if upsample > 1 else 1)
         return ModelConfig(frontend=TextConfig(width=self.width), encoder=encoder, decoder=decoder, ctc=ctc)
 
     def on_ctc(self, decoder: MaskCTCConfig | AlignRefineConfig) -> ModelConfig:
@@ -93,7 +94,7 @@ def ar_shallow(size: Size) -> ModelConfig:
 
 def ctc(size: Size) -> ModelConfig:
     model = size.model(CTCDecoderConfig(), ctc=CTCConfig(weight=1.0, intermediate=0.0))
-    return replace(model, encoder=replace(size.encoder, depth=2 * size.depth, upsample=3))
+    return replace(model, encoder=replace(size.encoder, depth=2 * size.depth, upsample=3, upsample_at=size.depth + 1))
 
 
 ONE_PASS = DecodeConfig(steps=(), thresholds=(), batch_size=64)
@@ -177,7 +178,7 @@ FAMILIES = {
     # Its links are quadratic in the vertices, so that batches are smaller.
     "dag": Family(
         "A directed acyclic graph of eight vertices a token (Huang et al. 2022), by lookahead and by beam search.",
-        lambda size: size.model(DAGConfig(depth=size.depth, **size.layer), upsample=8),
+        lambda size: size.model(DAGConfig(depth=size.depth, graph_ratio=8, **size.layer)),
         BEAMS,
         split=2,
     ),
