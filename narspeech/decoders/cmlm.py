@@ -19,6 +19,7 @@ from narspeech.decoders.stack import StackDecoder
 from narspeech.errors import ConfigError
 from narspeech.nn.heads import LengthHead
 from narspeech.nn.layers import StackConfig
+from narspeech.ops.copying import at_places
 from narspeech.ops.masking import mask_uniform, top
 from narspeech.tokenizer import MASK, PAD
 
@@ -87,12 +88,19 @@ class CMLM(StackDecoder):
 
     def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
         """Mask the n = floor(U (1 - t / T)) tokens of lowest score and predict them again (section 3.2)."""
-        weak = top(-draft.scores, draft.tokens.mask, draft.undecided)
+        lengths, left = draft.tokens.lengths, turn.steps - turn.index
+        weak = top(-draft.scores, draft.tokens.mask, lengths * left // turn.steps)
         tokens = draft.tokens._replace(data=draft.tokens.data.masked_fill(weak, MASK))
-        confidence, proposal = F.log_softmax(self(tokens, memory).float(), -1).max(-1)
-        data, scores = torch.where(weak, proposal, tokens.data), torch.where(weak, confidence, draft.scores)
-        left = draft.tokens.lengths * (turn.steps - turn.index - 1) // turn.steps
-        return draft._replace(tokens=tokens._replace(data=data), scores=scores, undecided=left)
+        # The head reads the masked places alone: of the longest row there can be so many.
+        most = max(1, tokens.data.shape[1] * left // turn.steps)
+        places = weak.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :most]
+        logits = self.tokens(at_places(self.states(tokens, memory), places))
+        confidence, proposal = F.log_softmax(logits.float(), -1).max(-1)
+        masked = weak.gather(1, places)
+        data = tokens.data.scatter(1, places, torch.where(masked, proposal, tokens.data.gather(1, places)))
+        scores = draft.scores.scatter(1, places, torch.where(masked, confidence, draft.scores.gather(1, places)))
+        undecided = lengths * (left - 1) // turn.steps
+        return draft._replace(tokens=tokens._replace(data=data), scores=scores, undecided=undecided)
 
     def settled(self, draft: Draft) -> Tensor:
         return draft.undecided == 0

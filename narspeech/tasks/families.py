@@ -52,8 +52,8 @@ class Size:
         return TransformerConfig(depth=self.depth, **self.layer)
 
     def model(self, decoder: _Decoder, *, upsample: int = 1, ctc: CTCConfig | None = None) -> ModelConfig:
-        """A decoder over an encoder with `upsample` states a token, from its last layer on: the layers before cost no more
-        than any other family's, and can be a teacher's."""
+        """A decoder over an encoder with `upsample` states a token, from its last layer on: the layers before cost what
+        they cost any other family, and can be a teacher's."""
         encoder = replace(self.encoder, upsample=upsample, upsample_at=self.depth if upsample > 1 else 1)
         return ModelConfig(frontend=TextConfig(width=self.width), encoder=encoder, decoder=decoder, ctc=ctc)
 
