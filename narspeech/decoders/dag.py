@@ -30,9 +30,8 @@ from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
 @dataclass(frozen=True, kw_only=True)
 class DAGConfig(StackConfig):
-    """graph_ratio: vertices an encoder state, besides the first and the last. The paper has 8 or 4 a source token: over
-    text this times the encoder's `upsample`; over speech, 1 a frame leaves room enough. Targets of more tokens than
-    vertices count as infeasible.
+    """graph_ratio: vertices an encoder state, besides the first and the last. The paper has 8 or 4 a source token; over
+    speech, 1 a frame leaves room enough. Targets of more tokens than vertices count as infeasible.
 
     copy: a vertex begins with the encoder's state at its share of the way (uniform copy: Gu et al. 2018), else with its
     number alone, as published. glance: the share of the first pass's errors that is revealed, at the beginning and the
