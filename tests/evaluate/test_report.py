@@ -10,7 +10,8 @@ import pytest
 
 from narspeech.errors import ManifestError
 from narspeech.evaluate.error_rate import ErrorRate
-from narspeech.evaluate.report import main, sample_lines, score, score_each, total
+from narspeech.evaluate.report import main
+from narspeech.evaluate.scores import sample_lines, score, score_each
 from narspeech.evaluate.texts import read_lines, read_texts
 
 REFERENCES = "u1 the cat sat on the old mat\nu2 hello\nu3\n"
@@ -106,7 +107,7 @@ def test_score_compares_as_given_unless_told() -> None:
     assert score({"u": "Don't, stop!"}, {"u": "don\u2019t stop"}, normalise="basic").word.errors == 0
     each = score_each({"u": "A."}, {"u": "b"}, normalise="basic")
     assert (each[0].reference, each[0].hypothesis) == ("a", "b")
-    assert total([]).word == ErrorRate()
+    assert score_each({}, {}).total().word == ErrorRate()
 
 
 def test_table_is_aligned() -> None:
