@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narspeech.errors import NarspeechError
-from narspeech.evaluate.alignment import Alignment, Counts, Unit, counts
+from narspeech.evaluate.alignment import Alignment, Counts, Edit, Unit, aligned, counts
 
 # Elements drawn at a time by the bootstrap: large enough to be vectorised, small enough to stay within a cache.
 _DRAWN_AT_ONCE = 1 << 20
@@ -100,6 +100,11 @@ def corpus(pairs: Iterable[tuple[str, str]], unit: Unit = "word", alignment: Ali
     """
     references, hypotheses = list(zip(*pairs, strict=True)) or ((), ())
     return ErrorRate.of(counts(references, hypotheses, unit=unit, alignment=alignment))
+
+
+def alignment(reference: str, hypothesis: str) -> list[Edit]:
+    """The words of both texts side by side, by the same edit operations that `word_errors` counts."""
+    return next(aligned([reference], [hypothesis]))
 
 
 def paired_bootstrap(

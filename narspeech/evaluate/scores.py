@@ -14,6 +14,7 @@ from narspeech import __version__
 from narspeech.evaluate import normalise as normalisers
 from narspeech.evaluate.alignment import Alignment, Counts, Edit, aligned, counts
 from narspeech.evaluate.error_rate import ErrorRate, word_errors
+from narspeech.evaluate.error_rate import alignment as side_by_side
 from narspeech.evaluate.normalise import Normalisation, normalised
 from narspeech.evaluate.texts import check_ids
 
@@ -174,7 +175,7 @@ def sample_lines(reference: str, hypothesis: str) -> str:
     hyp  the {cat>bat} sat {-on} the old mat {+again}  (S 1, D 1, I 1 of 7)
     """
     shown: list[str] = []
-    for before, after in next(aligned([reference], [hypothesis])):
+    for before, after in side_by_side(reference, hypothesis):
         if before == after:
             shown.append(f"{after}")
         elif after is None:

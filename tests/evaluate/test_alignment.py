@@ -13,15 +13,12 @@ from hypothesis import strategies as st
 
 from narspeech.errors import NarspeechError
 from narspeech.evaluate import alignment
-from narspeech.evaluate.alignment import Alignment, Edit, aligned, counts
+from narspeech.evaluate.alignment import Edit, aligned, counts
 from narspeech.evaluate.error_rate import ErrorRate, word_errors
+from narspeech.evaluate.error_rate import alignment as side_by_side
 from tests.evaluate.test_error_rate import TEXTS, random_pairs, split
 
 SCLITE = shutil.which("sclite") or shutil.which("sclite", path="/usr/lib/sctk/bin")
-
-
-def side_by_side(reference: str, hypothesis: str, how: Alignment = "jiwer") -> list[Edit]:
-    return next(aligned([reference], [hypothesis], how))
 
 
 def sclite_by_brute_force(reference: list[str], hypothesis: list[str]) -> list[Edit]:
