@@ -2,28 +2,19 @@
 
 Words are what `str.split` gives, so any run of white space separates two words; characters are those of the words
 joined by single spaces, spaces included. Text is compared as given, case and punctuation too, unless it went through
-`normalised` first.
-
-The number of errors is the Levenshtein distance (every operation costs 1), as in jiwer and kaldialign. How it splits
-into substitutions, deletions and insertions is ambiguous where several alignments cost the same: here it is the split
-of rapidfuzz, hence of jiwer 4. sclite weighs a substitution 4 and the others 3: its splits, at times totals, differ.
+`narspeech.evaluate.normalise` first. How errors are counted where alignments tie: `narspeech.evaluate.alignment`.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz.distance import Levenshtein
 
-from narspeech.errors import ConfigError, NarspeechError
-
-Unit = Literal["word", "character"]
-Normalisation = Literal["none", "basic"]
+from narspeech.errors import NarspeechError
+from narspeech.evaluate.alignment import Alignment, Counts, Edit, Unit, aligned, counts
 
 # Elements drawn at a time by the bootstrap: large enough to be vectorised, small enough to stay within a cache.
 _DRAWN_AT_ONCE = 1 << 20
@@ -49,6 +40,12 @@ class ErrorRate:
         With an empty reference it is the number of errors, as in jiwer: 0 if the hypothesis is empty too, else finite.
         """
         return self.errors / max(self.reference, 1)
+
+    @staticmethod
+    def of(found: Counts) -> ErrorRate:
+        """The rate of a corpus from the counts of its utterances, (utterances, 4)."""
+        substitutions, deletions, insertions, reference = found.sum(axis=0).tolist()
+        return ErrorRate(substitutions=substitutions, deletions=deletions, insertions=insertions, reference=reference)
 
     def __add__(self, other: ErrorRate) -> ErrorRate:
         """The counts of both together: `sum(rates, ErrorRate())` is the rate of a corpus."""
@@ -86,45 +83,28 @@ class Bootstrap:
         return asdict(self)
 
 
-class Edit(NamedTuple):
-    """A pair of aligned words; without reference it was inserted, without hypothesis deleted."""
-
-    reference: str | None
-    hypothesis: str | None
-
-
-def word_errors(reference: str, hypothesis: str) -> ErrorRate:
+def word_errors(reference: str, hypothesis: str, alignment: Alignment = "jiwer") -> ErrorRate:
     """The word errors of one utterance."""
-    return _rate(*_count(reference.split(), hypothesis.split()))
+    return corpus([(reference, hypothesis)], alignment=alignment)
 
 
-def character_errors(reference: str, hypothesis: str) -> ErrorRate:
+def character_errors(reference: str, hypothesis: str, alignment: Alignment = "jiwer") -> ErrorRate:
     """The character errors of one utterance; the single spaces between words count as characters."""
-    return _rate(*_count(" ".join(reference.split()), " ".join(hypothesis.split())))
+    return corpus([(reference, hypothesis)], "character", alignment)
 
 
-def corpus(pairs: Iterable[tuple[str, str]], unit: Unit = "word") -> ErrorRate:
+def corpus(pairs: Iterable[tuple[str, str]], unit: Unit = "word", alignment: Alignment = "jiwer") -> ErrorRate:
     """The errors of all (reference, hypothesis) pairs together: long utterances weigh more, as is the custom.
 
-    Raises ConfigError on an unknown unit.
+    Raises ConfigError on an unknown unit or alignment.
     """
-    counts = [_count(_units(reference, unit), _units(hypothesis, unit)) for reference, hypothesis in pairs]
-    return _rate(*map(sum, zip(*counts, strict=True))) if counts else ErrorRate()
+    references, hypotheses = list(zip(*pairs, strict=True)) or ((), ())
+    return ErrorRate.of(counts(references, hypotheses, unit=unit, alignment=alignment))
 
 
 def alignment(reference: str, hypothesis: str) -> list[Edit]:
     """The words of both texts side by side, by the same edit operations that `word_errors` counts."""
-    before, after = reference.split(), hypothesis.split()
-    edits: list[Edit] = []
-    for operation in Levenshtein.opcodes(before, after):
-        left: list[str | None] = [*before[operation.src_start : operation.src_end]]
-        right: list[str | None] = [*after[operation.dest_start : operation.dest_end]]
-        # An operation is equal or replace, with as many words on both sides, or it has words on one side only.
-        length = max(len(left), len(right))
-        left += [None] * (length - len(left))
-        right += [None] * (length - len(right))
-        edits += map(Edit, left, right)
-    return edits
+    return next(aligned([reference], [hypothesis]))
 
 
 def paired_bootstrap(
@@ -135,6 +115,7 @@ def paired_bootstrap(
     samples: int = 10_000,
     seed: int = 0,
     unit: Unit = "word",
+    alignment: Alignment = "jiwer",
 ) -> Bootstrap:
     """Is a better than b? Utterances are drawn with replacement, the same ones for both (Bisani & Ney 2004, ICASSP).
 
@@ -148,77 +129,21 @@ def paired_bootstrap(
             "expected one text of each system for every reference, "
             f"received {len(reference)} references, {len(system_a)} and {len(system_b)} texts: join them by id first"
         )
-    if not reference or samples < 1 or seed < 0:
+    found = [counts(reference, system, unit=unit, alignment=alignment) for system in (system_a, system_b)]
+    return bootstrap(*found, samples=samples, seed=seed)
+
+
+def bootstrap(found_a: Counts, found_b: Counts, *, samples: int, seed: int) -> Bootstrap:
+    """`paired_bootstrap` from the counts of the same utterances for both systems, (utterances, 4) each."""
+    if not len(found_a) or samples < 1 or seed < 0:
         raise NarspeechError(
             "expected at least one utterance, at least one sample and a seed of 0 or more, "
-            f"received {len(reference)} utterances, {samples} samples and seed {seed}: correct the one that is amiss"
+            f"received {len(found_a)} utterances, {samples} samples and seed {seed}: correct the one that is amiss"
         )
-    truth = [_units(text, unit) for text in reference]
-    lengths = np.array([len(text) for text in truth], dtype=np.int64)
-    # Levenshtein.distance without the operations: only totals matter here.
-    errors = np.array(
-        [
-            [Levenshtein.distance(text, _units(other, unit)) for text, other in zip(truth, system, strict=True)]
-            for system in (system_a, system_b)
-        ],
-        dtype=np.int64,
-    )
-    excess = errors[0] - errors[1]
+    lengths = found_a[:, 3]
+    excess = found_a[:, :3].sum(axis=1) - found_b[:, :3].sum(axis=1)
     deltas = _resample(excess, lengths, samples, np.random.default_rng(seed))
     return Bootstrap.of(float(excess.sum() / max(int(lengths.sum()), 1)), deltas)
-
-
-def normalised(text: str, how: Normalisation = "basic") -> str:
-    """`text` as it is compared: "none" leaves it alone; "basic" is NFKC, lower case, no punctuation, single spaces.
-
-    Punctuation (Unicode's P categories) separates words, as a hyphen does; an apostrophe stays inside a word (don't,
-    o'clock) and goes at its ends. Typographic apostrophes become the plain one. Symbols that are spoken ($, +) and
-    combining marks, which Indic scripts need, stay. Raises ConfigError on another `how`.
-    """
-    if how == "none":
-        return text
-    if how != "basic":
-        raise ConfigError(f"expected a normalisation of none or basic, received {how!r}: choose one of the two")
-    # Apostrophes first, for NFKC would turn the acute accent into a space. NFKC again: lower-casing may undo it.
-    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).lower()
-    text = unicodedata.normalize("NFKC", text).translate(_PUNCTUATION)
-    words = (word.strip("'") for word in text.split())
-    return " ".join(word for word in words if word)
-
-
-class _Punctuation(dict[int, str]):
-    """A table for `str.translate` that learns a character when it first meets it: scanning all of Unicode is slow."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        is_punctuation = unicodedata.category(character).startswith("P") and character != "'"
-        return self.setdefault(code, " " if is_punctuation else character)
-
-
-_PUNCTUATION = _Punctuation()
-_APOSTROPHES = dict.fromkeys(map(ord, "\u2019\u2018\u201b\u02bc\u00b4`"), "'")
-
-
-def _units(text: str, unit: Unit) -> Sequence[str]:
-    words = text.split()
-    if unit == "word":
-        return words
-    if unit == "character":
-        return " ".join(words)
-    raise ConfigError(f"expected a unit of word or character, received {unit!r}: choose one of the two")
-
-
-def _count(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int, int]:
-    """(substitutions, deletions, insertions, length of the reference)."""
-    # rapidfuzz compares the 64-bit hashes of list elements: a collision of two words is out of reach.
-    operations = [operation[0] for operation in Levenshtein.editops(reference, hypothesis).as_list()]
-    substitutions, deletions = operations.count("replace"), operations.count("delete")
-    return substitutions, deletions, len(operations) - substitutions - deletions, len(reference)
-
-
-def _rate(*counts: int) -> ErrorRate:
-    substitutions, deletions, insertions, reference = counts
-    return ErrorRate(substitutions=substitutions, deletions=deletions, insertions=insertions, reference=reference)
 
 
 def _resample(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from narspeech.evaluate.bleu import NAMES, score_translations
 from narspeech.evaluate.error_rate import corpus
-from narspeech.evaluate.report import sample_lines, score
+from narspeech.evaluate.scores import sample_lines, score
 from narspeech.evaluate.texts import check_ids
 
 # (reference, hypothesis) of every example.

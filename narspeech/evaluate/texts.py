@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from narspeech.errors import ManifestError
+from narspeech.evaluate.formats import Form, Line, form_of, records
+from narspeech.evaluate.timed import by_recording, by_segment, read_ctm, read_stm
 
 _NAMED_AT_MOST = 5
 
 
-def read_texts(path: Path, *, failed_as_empty: bool = False) -> dict[str, str]:
+def read_texts(path: Path, *, form: Form | None = None, failed_as_empty: bool = False) -> dict[str, str]:
     """The texts of a file by utterance id, in the order of the file.
 
-    Two forms, told apart by the first line that is not blank: lines of `id text` (Kaldi's text, LibriSpeech's
-    .trans.txt; the text may be empty), or JSON objects with `id` and `text` (a manifest, or what
-    `narspeech transcribe --format jsonl` writes) or `target` (a manifest of pairs). An object with an `error` is an
-    utterance that could not be transcribed: refused, or with `failed_as_empty` read as the empty text, so that each of
-    its words counts as deleted.
+    Forms, told apart by their content unless `form` says which: lines of `id text` (Kaldi's text, LibriSpeech's
+    .trans.txt; the text may be empty); JSON objects with `id` and `text` (a manifest, or what `narspeech transcribe
+    --format jsonl` writes) or `target` (a manifest of pairs); tab-separated columns with a header that names id and
+    text; sclite's trn (`text (id)`), stm and ctm, these two by recording. `lines`, a text a line by its number, is
+    never guessed. An object with an `error` is an utterance that could not be transcribed: refused, or with
+    `failed_as_empty` read as the empty text, so that each of its words counts as deleted.
 
     Raises ManifestError if the file cannot be read, is empty or malformed, or has an id twice.
     """
-    numbered = [(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
-    if not numbered:
-        raise ManifestError(
-            f"expected lines of `id text` or JSON objects in {path}, received none: is it the right file?"
-        )
-    is_json = numbered[0][1].lstrip().startswith("{")
+    if form == "lines":
+        return read_lines(path)
+    lines = _numbered(path)
+    form = form or form_of(lines)
+    if form in ("stm", "ctm"):
+        return by_recording(read_stm(lines, path) if form == "stm" else read_ctm(lines, path), path)
     texts: dict[str, str] = {}
     repeated: list[str] = []
     failed: list[str] = []
-    for number, line in numbered:
-        if is_json:
-            name, text = _from_json(line, f"{path}, line {number}")
-        else:
-            name, *rest = line.split(maxsplit=1)
-            text = rest[0] if rest else ""
+    for name, text in records(lines, form, path):
         if name in texts:
             repeated.append(name)
         if text is None:
@@ -52,6 +49,23 @@ def read_texts(path: Path, *, failed_as_empty: bool = False) -> dict[str, str]:
             "transcribe them again, or score them as empty (--failed-as-empty)"
         )
     return texts
+
+
+def read_pair(
+    references: Path, hypotheses: Path, forms: tuple[Form | None, Form | None], *, failed_as_empty: bool = False
+) -> tuple[dict[str, str], dict[str, str]]:
+    """References and hypotheses by id, joined: words of a ctm file go to the segments of an stm file by their times.
+
+    Raises ManifestError as `read_texts`, and if an id is on one side only.
+    """
+    if "lines" not in forms:
+        lines = _numbered(references), _numbered(hypotheses)
+        if (forms[0] or form_of(lines[0]), forms[1] or form_of(lines[1])) == ("stm", "ctm"):
+            return by_segment(read_stm(lines[0], references), read_ctm(lines[1], hypotheses), references)
+    truth = read_texts(references, form=forms[0], failed_as_empty=failed_as_empty)
+    found = read_texts(hypotheses, form=forms[1], failed_as_empty=failed_as_empty)
+    check_ids(truth, found)
+    return truth, found
 
 
 def read_lines(path: Path) -> dict[str, str]:
@@ -80,30 +94,21 @@ def check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> N
         )
 
 
+def _numbered(path: Path) -> list[Line]:
+    lines = [Line(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
+    if not lines:
+        raise ManifestError(
+            f"expected lines of `id text` or JSON objects in {path}, received none: is it the right file?"
+        )
+    return lines
+
+
 def _lines(path: Path) -> list[str]:
     try:
         # utf-8-sig drops the mark that some editors put first. Only \n ends a line: splitlines would cut at U+2028 too.
         return Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"expected a readable UTF-8 file of texts at {path}, received: {error}") from error
-
-
-def _from_json(line: str, where: str) -> tuple[str, str | None]:
-    """The id and text of one JSON object; no text if it carries an error."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"expected one JSON object at {where}, received something else: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not record["id"]:
-        raise ManifestError(
-            f"expected a JSON object with a non-empty string as id at {where}, received {line.strip()[:80]}"
-        )
-    if record.get("error") is not None:
-        return record["id"], None
-    text = record.get("text", record.get("target"))
-    if not isinstance(text, str):
-        raise ManifestError(f"expected a string as text at {where}, received {text!r}: is it a file of texts?")
-    return record["id"], text
 
 
 def _some(names: Sequence[str]) -> str:

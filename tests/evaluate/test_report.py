@@ -1,17 +1,16 @@
-"""Reading texts by id, joining, the report and the command's exit codes."""
+"""The command: what it prints and writes, and its exit codes."""
 
 from __future__ import annotations
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from narspeech.errors import ManifestError
 from narspeech.evaluate.error_rate import ErrorRate
-from narspeech.evaluate.report import main, sample_lines, score, score_each, total
-from narspeech.evaluate.texts import read_lines, read_texts
+from narspeech.evaluate.report import main
 
 REFERENCES = "u1 the cat sat on the old mat\nu2 hello\nu3\n"
 HYPOTHESES = "u2 hello\nu1 the bat sat the old mat again\nu3\n"
@@ -25,103 +24,6 @@ def put(folder: Path, name: str, content: str) -> Path:
 
 def lines(*records: Any) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def test_reads_lines_of_id_and_text(tmp_path: Path) -> None:
-    path = put(tmp_path, "text", "\ufeffu1  A  b \r\n\nu2\nu3\tc d\nu4 \n")
-    assert read_texts(path) == {"u1": "A  b", "u2": "", "u3": "c d", "u4": ""}
-
-
-def test_reads_what_transcribe_and_prepare_write(tmp_path: Path) -> None:
-    transcripts = lines(
-        {"id": "u1", "path": "a/u1.wav", "text": "a b", "duration": 1.5, "confidence": 0.9},
-        {"id": "u2", "path": "a/u2.wav", "text": "", "duration": 1.0, "confidence": 0.0, "error": None},
-        # A line separator that JSON leaves as it is must not cut the record in two.
-        {"id": "u3", "path": "a/u3.wav", "text": "c\u2028d", "duration": 1.0, "confidence": 0.5},
-    )
-    assert read_texts(put(tmp_path, "hyp.jsonl", transcripts)) == {"u1": "a b", "u2": "", "u3": "c\u2028d"}
-    manifest = lines({"id": "u1", "audio": "u1.wav", "text": "x", "start": 0, "duration": 1, "speaker": None})
-    assert read_texts(put(tmp_path, "manifest.jsonl", manifest)) == {"u1": "x"}
-
-
-def test_failed_utterances_are_refused_or_empty(tmp_path: Path) -> None:
-    path = put(tmp_path, "h.jsonl", lines({"id": "u1", "text": "a"}, {"id": "u2", "path": "x", "error": "not audio"}))
-    with pytest.raises(ManifestError, match=r"received an error for u2 \(1\).*--failed-as-empty"):
-        read_texts(path)
-    assert read_texts(path, failed_as_empty=True) == {"u1": "a", "u2": ""}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "received none"),
-        (" \n\n", "received none"),
-        ("u1 a\nu1 b\nu2 c\n", r"received again u1 \(1\)"),
-        (lines({"id": "u1", "text": "a"}, {"id": "u1", "text": "a"}), r"received again u1 \(1\)"),
-        ('{"id": "u1", "text": "a"}\nu2 b\n', "line 2"),
-        ('{"id": "u1", "text": "a"}\n[1]\n', "line 2"),
-        (lines({"id": 7, "text": "a"}), "id"),
-        (lines({"id": "", "text": "a"}), "id"),
-        (lines({"text": "a"}), "id"),
-        (lines({"id": "u1", "audio": "a.wav"}), "received None"),
-        (lines({"id": "u1", "text": ["a"]}), "string as text"),
-        ('{"id":' + "[" * 100_000, "line 1"),
-    ],
-)
-def test_malformed_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
-    with pytest.raises(ManifestError, match=message):
-        read_texts(put(tmp_path, "file", content))
-
-
-def test_unreadable_files_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ManifestError, match="readable UTF-8"):
-            read_texts(path)
-    (tmp_path / "sound.wav").write_bytes(b"RIFF\xff\xfe\x00\x80")
-    with pytest.raises(ManifestError, match="readable UTF-8"):
-        read_texts(tmp_path / "sound.wav")
-
-
-def test_ids_must_agree_and_at_most_five_are_named() -> None:
-    references = {f"u{index}": "a" for index in range(12)}
-    with pytest.raises(ManifestError, match=r"no hypothesis for u0, u1, u2, u3, u4, \.\.\. \(12 in all\)") as caught:
-        score(references, {})
-    assert "u5" not in str(caught.value)
-    with pytest.raises(ManifestError, match=r"no reference for stray \(1\)"):
-        score(references, {**references, "stray": "a"})
-    with pytest.raises(ManifestError, match=r"no hypothesis for u11 \(1\) and no reference for stray \(1\)"):
-        score(references, {**{f"u{index}": "a" for index in range(11)}, "stray": "a"})
-
-
-def test_score_joins_by_id_not_by_order() -> None:
-    scores = score({"u1": "a b", "u2": "c", "u3": ""}, {"u3": "x", "u2": "c", "u1": "a"})
-    assert scores.word == ErrorRate(deletions=1, insertions=1, reference=3)
-    assert scores.character == ErrorRate(deletions=2, insertions=1, reference=4)
-    assert (scores.utterances, scores.sentence_errors) == (3, 2)
-    assert scores.to_dict()["word"]["rate"] == pytest.approx(2 / 3)
-
-
-def test_score_compares_as_given_unless_told() -> None:
-    assert score({"u": "Don't, stop!"}, {"u": "don\u2019t stop"}).word.errors == 2
-    assert score({"u": "Don't, stop!"}, {"u": "don\u2019t stop"}, normalise="basic").word.errors == 0
-    each = score_each({"u": "A."}, {"u": "b"}, normalise="basic")
-    assert (each[0].reference, each[0].hypothesis) == ("a", "b")
-    assert total([]).word == ErrorRate()
-
-
-def test_table_is_aligned() -> None:
-    table = score({"u": "a b c d"}, {"u": "a x c"}).table().split("\n")
-    assert len(table) == 4
-    assert len({len(row) for row in table}) == 1
-    assert table[1].split() == ["word", "50.00", "2", "1", "1", "0", "4"]
-    assert table[3].split() == ["sentence", "100.00", "1", "1"]
-
-
-def test_sample_lines_show_every_kind_of_error() -> None:
-    assert sample_lines("the cat  sat on the old mat", "the bat sat the old mat again") == (
-        "ref  the cat sat on the old mat\nhyp  the {cat>bat} sat {-on} the old mat {+again}  (S 1, D 1, I 1 of 7)"
-    )
-    assert sample_lines("", "") == "ref  \nhyp   (S 0, D 0, I 0 of 0)"
 
 
 def test_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,6 +157,12 @@ def test_command_compares_translations(tmp_path: Path, capsys: pytest.CaptureFix
         (["--metric", "ter"], "expected metrics among wer, bleu, chrf, received 'ter'"),
         (["--metric", "bleu", "--per-utterance", "each.jsonl"], "expected the metric wer with --per-utterance"),
         (["--metric", "bleu", "--lines"], "no reference for 4"),
+        (["--metric", "bleu", "--max-wer", "5"], "expected the metric wer with --max-wer"),
+        (["--max-wer", "-1"], "expected a WER in per cent of 0 or more"),
+        (["--max-wer", "nan"], "expected a WER in per cent of 0 or more"),
+        (["--lines", "--ref-format", "trn"], "expected --lines or forms"),
+        (["--speaker", "["], "expected a regular expression for the speaker"),
+        (["--html", "absent/page.html"], "expected a file name in a folder that exists"),
     ],
 )
 def test_command_refuses_what_it_cannot_score(
@@ -267,7 +175,115 @@ def test_command_refuses_what_it_cannot_score(
     assert printed.out == ""
 
 
-def test_lines_may_be_empty_and_are_numbered(tmp_path: Path) -> None:
-    assert read_lines(put(tmp_path, "text", "\ufeffa b\n\n c\u2028d \r\n")) == {"1": "a b", "2": "", "3": "c\u2028d"}
-    with pytest.raises(ManifestError, match="received none"):
-        read_lines(put(tmp_path, "none", ""))
+# --- files written, the gate
+
+
+def test_max_wer_is_a_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref, hyp = put(tmp_path, "ref", REFERENCES), put(tmp_path, "hyp", HYPOTHESES)  # 37.5 %
+    for highest, code in (("37.5", 0), ("37.4", 1), ("100", 0), ("0", 1)):
+        assert main(["--ref", str(ref), "--hyp", str(hyp), "--max-wer", highest]) == code
+        printed = capsys.readouterr()
+        assert "37.50" in printed.out  # the report is printed in either case
+        assert printed.err == (
+            f"narspeech evaluate: expected a WER of at most {highest} %, received 37.50 %\n" if code else ""
+        )
+
+
+def test_signature_tells_how_the_score_came_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref, hyp = put(tmp_path, "ref", REFERENCES), put(tmp_path, "hyp", HYPOTHESES)
+    argv = ["--ref", str(ref), "--hyp", str(hyp), "--format", "json"]
+    assert main(argv) == 0
+    first = json.loads(capsys.readouterr().out)["signature"]
+    for part in ("scorer:narspeech-", "align:jiwer-1/1/1-rapidfuzz-", "units:word+character", "norm:basic.v1-unicode"):
+        assert part in first
+    assert main([*argv, "--alignment", "sclite", "--normalise", "none", "--failed-as-empty"]) == 0
+    second = json.loads(capsys.readouterr().out)["signature"]
+    for part in ("align:sclite-4/3/3", "norm:none", "failed:empty"):
+        assert part in second
+
+
+def test_json_file_holds_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref = put(tmp_path, "ref", "7-1-0 the cat sat\n7-1-1 a dog\n8-2-0 hello there\n")
+    hyp = put(tmp_path, "hyp", "7-1-0 the bat sat\n7-1-1 a big dog\n8-2-0 hello\n")
+    out = tmp_path / "all.json"
+    assert main(["--ref", str(ref), "--hyp", str(hyp), "--json", str(out), "--versus", str(ref)]) == 0
+    assert "speaker" not in capsys.readouterr().out  # unless --details
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["word"] == ErrorRate(substitutions=1, deletions=1, insertions=1, reference=7).to_dict()
+    assert found["speakers"].keys() == {"7", "8"}
+    assert found["speakers"]["8"]["word"]["deletions"] == 1
+    assert found["lengths"].keys() == {"1-5"}
+    assert found["confusions"]["substitutions"] == [{"reference": "cat", "hypothesis": "bat", "count": 1}]
+    assert [each["id"] for each in found["each"]] == ["7-1-0", "7-1-1", "8-2-0"]
+    assert found["sentence_rate"] == 1
+    assert {"versus", "bootstrap", "signature"} <= found.keys()
+
+
+def test_details_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref, hyp = put(tmp_path, "ref", REFERENCES), put(tmp_path, "hyp", HYPOTHESES)
+    argv = ["--ref", str(ref), "--hyp", str(hyp), "--details"]
+    assert main(argv) == 0
+    rows = [row.split() for row in capsys.readouterr().out.split("\n")]
+    assert ["cat", ">", "bat", "1"] in rows
+    assert ["on", "1"] in rows
+    assert ["again", "1"] in rows
+    assert not any(row[:1] == ["speaker"] for row in rows)  # the ids name none
+    assert main([*argv, "--speaker", r"(u[12])|(u)"]) == 0
+    assert "speaker" in capsys.readouterr().out
+    assert main([*argv, "--speaker", r"x(.)"]) == 2
+    assert "expected a speaker in every id" in capsys.readouterr().err
+
+
+class _Page(HTMLParser):
+    """The tags of a page, and whether they are closed in order; what they refer to, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.references: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.references += [name for name, _ in attributes if name in ("src", "href", "data", "action")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_report_is_whole_and_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref = put(tmp_path, "ref", "a-1 <b>bold</b> & x\na-2 same\n<i>-3 y z\n")
+    hyp = put(tmp_path, "hyp", "a-1 <script>alert(1)</script> & x more\na-2 same\n<i>-3 z\n")
+    out = tmp_path / "page.html"
+    argv = ["--ref", str(ref), "--hyp", str(hyp), "--html", str(out), "--normalise", "none", "--versus", str(ref)]
+    assert main(argv) == 0
+    capsys.readouterr()
+    raw = out.read_text(encoding="utf-8")
+    page = _Page(raw)
+    assert page.open == []
+    assert not page.references
+    assert not {"script", "b", "i", "link", "img", "iframe"} & page.counts.keys()
+    assert "http" not in raw
+    assert "@import" not in raw
+    assert "url(" not in raw
+    assert page.counts["article"] == 2  # utterances with errors
+    assert page.counts["ins"] == 2  # one in the legend
+    for text in ("<script>alert(1)</script>", "<b>bold</b>", "<i>-3", "align:jiwer", "WER difference", "& x"):
+        assert text in page.text
+    assert "prefers-color-scheme: dark" in raw
+
+
+def test_files_of_sclite_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref, hyp = put(tmp_path, "r.trn", "the cat sat (s-1)\n(s-2)\n"), put(tmp_path, "h", "s-1 the cat\ns-2\n")
+    assert main(["--ref", str(ref), "--hyp", str(hyp), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["word"]["deletions"] == 1
+    digits = put(tmp_path, "digits", "u1 1 2.5 3 4\n")
+    assert main(["--ref", str(digits), "--hyp", str(digits), "--hyp-format", "text", "--ref-format", "text"]) == 0
+    assert ["word", "0.00", "0", "0", "0", "0", "5"] in [row.split() for row in capsys.readouterr().out.split("\n")]
