@@ -22,6 +22,7 @@ from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, ConfigError, NarspeechError
 from narspeech.model import Model
 from narspeech.result import Hypothesis, Transcript, Word
+from narspeech.search.fusion import fuse, load_lm
 from narspeech.search.rescore import decode_with, find_teacher
 from narspeech.tokenizer import Tokenizer
 
@@ -36,7 +37,8 @@ class Transcriber:
 
     model: a checkpoint folder, a Model (which is put into evaluation mode), or None for the small English model in the
     package; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one; teacher: an
-    autoregressive model, or its folder, that chooses among the candidates (noisy parallel decoding).
+    autoregressive model, or its folder, that chooses among the candidates (noisy parallel decoding); lm: a file of
+    `narspeech lm`, or "bundled" for the one in the model's folder.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Transcriber:
         *,
         device: str | None = None,
         teacher: str | os.PathLike[str] | Model | None = None,
+        lm: str | os.PathLike[str] | None = None,
     ) -> None:
         self.model = ready(BUNDLED if model is None else model, device)
         self.device = self.model.device
@@ -52,12 +55,22 @@ class Transcriber:
         if not self.rate:
             raise ConfigError("expected a model that hears sound, received one that reads text: translate with it")
         self.teacher = None if teacher is None else find_teacher(teacher, self.model)
+        folder = BUNDLED if model is None else None if isinstance(model, Model) else Path(model)
+        self.lm = None if lm is None else load_lm(lm, folder, self.model)
 
     def options(
-        self, *, steps: int | None = None, threshold: float | None = None, trace: bool = False
+        self,
+        *,
+        steps: int | None = None,
+        threshold: float | None = None,
+        beam: int | None = None,
+        lm_weight: float | None = None,
+        trace: bool = False,
     ) -> DecodeOptions:
         """The model's own decoding settings, with what is given here in their place."""
-        return self.model.config.decoding.but(steps=steps, threshold=threshold, trace=trace)
+        return self.model.config.decoding.but(
+            steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace
+        )
 
     def __call__(
         self,
@@ -66,9 +79,10 @@ class Transcriber:
         *,
         decoder: DecoderName | None = None,
         batch_size: int = 8,
+        hotwords: Sequence[str] = (),
     ) -> list[Transcript]:
         """Transcripts of recordings at the model's rate, in their order."""
-        found = dict(self.stream(recordings, options, decoder=decoder, batch_size=batch_size))
+        found = dict(self.stream(recordings, options, decoder=decoder, batch_size=batch_size, hotwords=hotwords))
         return [found[index] for index in range(len(recordings))]
 
     def stream(
@@ -78,13 +92,15 @@ class Transcriber:
         *,
         decoder: DecoderName | None = None,
         batch_size: int = 8,
+        hotwords: Sequence[str] = (),
     ) -> Iterator[tuple[int, Transcript]]:
         """Index and transcript of every recording as soon as it is done; batches hold recordings of like length."""
         self._check(recordings, decoder, batch_size)
+        scorer = fuse(self.lm, hotwords, self.model, options or self.model.config.decoding)
         for chosen in by_length({index: len(audio.samples) for index, audio in enumerate(recordings)}, batch_size):
             source = Padded.pack([torch.from_numpy(recordings[index].samples) for index in chosen]).to(self.device)
             head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
-            hypotheses = decode_with(self.teacher, self.model, source, options, head)
+            hypotheses = decode_with(self.teacher, self.model, source, options, head, scorer)
             for index, hypothesis in zip(chosen, hypotheses, strict=True):
                 yield index, to_transcript(hypothesis, recordings[index], self.model.tokenizer)
 
@@ -134,9 +150,9 @@ def to_transcript(hypothesis: Hypothesis, audio: Audio, tokenizer: Tokenizer) ->
 
 
 @lru_cache(maxsize=1)
-def shared_transcriber(model: str | None, device: str | None) -> Transcriber:
+def shared_transcriber(model: str | None, device: str | None, lm: str | None = None) -> Transcriber:
     """The last model used stays loaded, so that calling `transcribe` in a loop loads it once."""
-    return Transcriber(model, device=device)
+    return Transcriber(model, device=device, lm=lm)
 
 
 class Settings(TypedDict, total=False):
@@ -149,6 +165,10 @@ class Settings(TypedDict, total=False):
     decoder: DecoderName | None
     steps: int | None
     threshold: float | None
+    lm: str | os.PathLike[str] | None
+    lm_weight: float | None
+    beam: int | None
+    hotwords: Sequence[str]
     batch_size: int
     trace: bool
 
@@ -170,6 +190,10 @@ def transcribe(
     decoder: DecoderName | None = None,
     steps: int | None = None,
     threshold: float | None = None,
+    lm: str | os.PathLike[str] | None = None,
+    lm_weight: float | None = None,
+    beam: int | None = None,
+    hotwords: Sequence[str] = (),
     batch_size: int = 8,
     trace: bool = False,
 ) -> Transcript | list[Transcript]:
@@ -179,19 +203,22 @@ def transcribe(
     recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel:
     which one to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one;
     decoder: "ctc" reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token
-    is refined, by default the model's own. Raises AudioError for the first recording that cannot be read.
+    is refined, by default the model's own; lm: a language model's file, or "bundled" for the one in the model's folder;
+    lm_weight: what it counts; beam: texts that a search through CTC keeps; hotwords: words or phrases to favour, spelt
+    as the model writes. Raises AudioError for the first recording that cannot be read.
     """
     if isinstance(model, Model):
-        transcriber = Transcriber(model, device=device)
+        transcriber = Transcriber(model, device=device, lm=lm)
     else:
-        transcriber = shared_transcriber(None if model is None else os.fspath(model), device)
-    options = transcriber.options(steps=steps, threshold=threshold, trace=trace)
+        names = (None if path is None else os.fspath(path) for path in (model, lm))
+        transcriber = shared_transcriber(next(names), device, next(names))
+    options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace)
     many = isinstance(recording, list | tuple)
     sources: Sequence[Any] = recording if isinstance(recording, list | tuple) else [recording]
     transcripts: list[Transcript] = []
     for part in parts(sources, group_size(batch_size)):
         audio = [load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel) for source in part]
-        transcripts += transcriber(audio, options, decoder=decoder, batch_size=batch_size)
+        transcripts += transcriber(audio, options, decoder=decoder, batch_size=batch_size, hotwords=hotwords)
     return transcripts if many else transcripts[0]
 
 
@@ -209,6 +236,14 @@ class TranscribeOptions:
     """Refinement steps at most; by default what suits the model."""
     threshold: float | None = None
     """Refine tokens of less confidence (0 to 1); by default what suits the model."""
+    lm: str | None = None
+    """A language model of `narspeech lm` over the model's tokens; "bundled": the one in the model's folder."""
+    lm_weight: float | None = None
+    """What the language model counts beside the model's own 1; by default what suits the model."""
+    beam: int | None = None
+    """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1."""
+    hotword: tuple[str, ...] = ()
+    """A word or phrase to favour, spelt as the model writes; may be given often."""
     format: Literal["text", "jsonl"] = "text"
     """text: the words, a line a file, empty for one that failed; jsonl: an object a file with id, path, text,
     duration, confidence and refinement steps, or with id, path and error."""
@@ -226,12 +261,12 @@ def main(argv: list[str]) -> int:
     from rich.progress import Progress
 
     options = tyro.cli(
-        TranscribeOptions, args=argv, prog="narspeech transcribe", config=(tyro.conf.PositionalRequiredArgs,)
+        TranscribeOptions, args=argv, prog="narspeech transcribe", config=(tyro.conf.PositionalRequiredArgs, tyro.conf.UseAppendAction)
     )
     if not options.files:
         raise NarspeechError("expected at least one sound file, received none: name files after `narspeech transcribe`")
     size = group_size(options.batch_size)
-    transcriber = Transcriber(options.model, device=options.device)
+    transcriber = Transcriber(options.model, device=options.device, lm=options.lm)
     failed = 0
     # Rich would send what is printed meanwhile to stderr.
     bar = Progress(
@@ -259,7 +294,9 @@ def transcribe_files(
     transcriber: Transcriber, paths: Sequence[Path], options: TranscribeOptions, advance: Callable[[], None]
 ) -> list[Transcript | AudioError]:
     """For every path its transcript, or the reason why there is none; `advance` is called whenever one is done."""
-    decoding = transcriber.options(steps=options.steps, threshold=options.threshold)
+    decoding = transcriber.options(
+        steps=options.steps, threshold=options.threshold, beam=options.beam, lm_weight=options.lm_weight
+    )
     outcomes: dict[int, Transcript | AudioError] = {}
     recordings: dict[int, Audio] = {}
     for index, path in enumerate(paths):
@@ -270,7 +307,11 @@ def transcribe_files(
             advance()
     places = list(recordings)
     done = transcriber.stream(
-        list(recordings.values()), decoding, decoder=options.decoder, batch_size=options.batch_size
+        list(recordings.values()),
+        decoding,
+        decoder=options.decoder,
+        batch_size=options.batch_size,
+        hotwords=options.hotword,
     )
     for place, transcript in done:
         outcomes[places[place]] = transcript

@@ -29,7 +29,7 @@ FLOORS = (
     ("checkpoint",),
     ("search", "align", "picture"),
     ("longform",),
-    ("transcriber", "translator"),
+    ("transcriber", "translator", "lm"),
     ("distill", "export", "serve"),
     ("tasks",),
     ("profile",),
