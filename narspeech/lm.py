@@ -9,6 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
 from narspeech import tokenizer
@@ -29,8 +30,8 @@ TOGETHER = 1 << 16
 class LMOptions:
     """Train an n-gram language model (interpolated modified Kneser-Ney) on text with a sentence a line."""
 
-    files: tuple[Path, ...]
-    """UTF-8 text, packed by gzip or xz where the name ends in .gz or .xz. Never the transcripts that you evaluate on."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """UTF-8 text, packed by gzip or xz where the name ends in .gz or .xz. Never the transcripts that you score on."""
     out: Path
     """Where the model goes: X.nslm, compact, which `narspeech transcribe --lm` reads, or X.arpa for other tools."""
     tokenizer: Path | None = None
@@ -45,9 +46,7 @@ class LMOptions:
 
 def main(argv: list[str]) -> int:
     """`narspeech lm`: 0 written; it raises where it cannot."""
-    import tyro
-
-    options = tyro.cli(LMOptions, args=argv, prog="narspeech lm", config=(tyro.conf.PositionalRequiredArgs,))
+    options = tyro.cli(LMOptions, args=argv, prog="narspeech lm")
     if options.out.suffix not in SUFFIXES:
         raise NarspeechError(f"expected --out to end in {' or '.join(SUFFIXES)}, received {options.out}: name it so")
     if not options.files:

@@ -261,7 +261,10 @@ def main(argv: list[str]) -> int:
     from rich.progress import Progress
 
     options = tyro.cli(
-        TranscribeOptions, args=argv, prog="narspeech transcribe", config=(tyro.conf.PositionalRequiredArgs, tyro.conf.UseAppendAction)
+        TranscribeOptions,
+        args=argv,
+        prog="narspeech transcribe",
+        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.UseAppendAction),
     )
     if not options.files:
         raise NarspeechError("expected at least one sound file, received none: name files after `narspeech transcribe`")

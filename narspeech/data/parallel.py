@@ -36,8 +36,8 @@ class Limits(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text, packed by gzip or xz where its name ends in .gz or .xz, one after the other; runs of white space become
-    one space. Raises ManifestError."""
+    """The lines of a text, packed by gzip or xz where its name ends in .gz or .xz, one after the other; runs of white
+    space become one space. Raises ManifestError."""
     try:
         # Only "\n" ends a line: crawled text has carriage returns and the like inside of sentences.
         with OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", newline="\n") as file:

@@ -14,6 +14,8 @@ from narspeech.ops.ctc import ctc_loss, greedy
 from narspeech.ops.ctc_beam import prefix_beam_search
 from narspeech.ops.scorer import Scorer
 
+BEAM = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class CTCDecoderConfig:
@@ -28,14 +30,16 @@ def greedy_draft(memory: Memory) -> Draft:
 
 
 def searched_draft(memory: Memory, options: DecodeOptions, scorer: Scorer | None) -> Draft:
-    """The best `options.beam` texts of every utterance, best first."""
+    """The best texts of every utterance in a beam, best first. A scorer needs some to choose from: beside one, a beam
+    of 1 stands for BEAM."""
     assert memory.ctc is not None
-    found = prefix_beam_search(memory.ctc, options.beam, scorer, options.token_bonus * (scorer is not None))
+    beam = BEAM if options.beam == 1 else options.beam
+    found = prefix_beam_search(memory.ctc, beam, scorer, options.token_bonus if scorer is not None else 0.0)
     exists = found.totals > float("-inf")
     exists[:, 0] = True
     index = exists.flatten().nonzero().squeeze(-1)
     tokens, scores, lengths = (x.flatten(0, 1)[index] for x in (found.tokens, found.scores, found.lengths))
-    return Draft(Padded(tokens, lengths), scores, index // options.beam, torch.zeros_like(index))
+    return Draft(Padded(tokens, lengths), scores, index // beam, torch.zeros_like(index))
 
 
 class CTCDecoder(Decoder):

@@ -53,10 +53,10 @@ def train(tokens: Ints, pieces: Sequence[str], order: int, prune: Sequence[int] 
 
 def check_prune(prune: Sequence[int], order: int) -> list[int]:
     """A threshold for each order. Raises ConfigError."""
-    thresholds = (list(prune) or [0])[:order]
-    thresholds += [thresholds[-1]] * (order - len(thresholds))
     if order < 1:
         raise ConfigError(f"expected an order of 1 or more, received {order}: 3 to 6 are usual")
+    thresholds = (list(prune) or [0])[:order]
+    thresholds += [thresholds[-1]] * (order - len(thresholds))
     if thresholds[0] != 0 or thresholds != sorted(thresholds):
         received = " ".join(map(str, prune))
         raise ConfigError(f"expected thresholds that begin with 0 and rise, received {received}: 0 0 1 2 is an example")

@@ -64,8 +64,8 @@ class NGramScorer:
         scores = self.log_probs[0][candidates]
         for level, node in enumerate(self._nodes(context), 1):
             place, found = self._find(level, node.unsqueeze(-1), candidates)
-            backed_off = scores + (self.backoffs[level - 1][node] * (node >= 0)).unsqueeze(-1)
-            scores = torch.where(found, self.log_probs[level][place], backed_off)
+            backoff = self.backoffs[level - 1][node].where(node >= 0, 0.0)
+            scores = torch.where(found, self.log_probs[level][place], scores + backoff.unsqueeze(-1))
         return scores
 
     def _nodes(self, context: Tensor) -> list[Tensor]:

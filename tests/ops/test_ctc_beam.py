@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from itertools import groupby, product
+from itertools import groupby, pairwise, product
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def hypotheses(found: Found, row: int) -> list[tuple[Text, float]]:
         for tokens, length, total in zip(
             found.tokens[row].tolist(), found.lengths[row].tolist(), found.totals[row].tolist(), strict=True
         )
-        if total > float("-inf")
+        if total > -1000  # no token that a head never says
     ]
 
 
@@ -63,7 +63,7 @@ class Bigram:
 
     def of(self, text: Text) -> float:
         whole = (BOS, *text, EOS)
-        return sum(self.table[a, b].item() for a, b in zip(whole, whole[1:], strict=False))
+        return sum(self.table[a, b].item() for a, b in pairwise(whole))
 
 
 def test_a_wide_beam_finds_every_text_and_its_whole_probability() -> None:
@@ -119,9 +119,7 @@ def test_a_sure_model_is_read_as_greedily() -> None:
     for row, tokens in enumerate(best.tokens.unpack()):
         length = int(found.lengths[row, 0])
         assert found.tokens[row, 0, :length].tolist() == tokens.tolist()
-        assert found.starts[row, 0, :length].tolist() == best.starts[row, :length].tolist()
-        spelt = log_probs.data[row, found.starts[row, 0, :length], found.tokens[row, 0, :length]]
-        assert torch.equal(found.scores[row, 0, :length], spelt)
+        assert torch.equal(found.scores[row, 0, :length], best.scores[row, :length])
 
 
 def test_a_row_does_not_depend_on_the_others() -> None:

@@ -14,7 +14,7 @@ TEXTS = ["the cat sat on the mat", "a cat and a cart", "new york is a new town",
 
 @pytest.fixture(scope="module")
 def pieces() -> SentencePieceTokenizer:
-    return train_sentencepiece(TEXTS, size=40)
+    return train_sentencepiece(TEXTS, size=30)
 
 
 def total(scorer: Hotwords, tokens: list[int]) -> float:

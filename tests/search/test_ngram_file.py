@@ -66,7 +66,7 @@ def test_the_compact_file_is_close_and_small(tmp_path: Path) -> None:
     found = ngram_file.read(tmp_path / "x.nslm", PIECES)
     assert found.pieces == PIECES
     assert all(np.array_equal(a.keys, b.keys) for a, b in zip(found.grams, written.grams, strict=True))
-    assert (scores(found) - scores(written)).abs().max() < 0.1
+    assert (scores(found) - scores(written)).abs().mean() < 0.02
     ngram_file.write(tmp_path / "y.nslm", found)
     assert (tmp_path / "y.nslm").read_bytes() == (tmp_path / "x.nslm").read_bytes()  # once rounded, it stays
 
@@ -86,7 +86,7 @@ def test_few_values_are_kept_exactly() -> None:
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     path = tmp_path / "x.nslm"
     ngram_file.write(path, model())
-    with pytest.raises(CheckpointError, match="46 tokens, received one of 46 others|received one of 46 others"):
+    with pytest.raises(CheckpointError, match="7 tokens, received one of 46 others"):
         ngram_file.read(path, (*SPECIAL_PIECES, "a"))
     whole = path.read_bytes()
     for damaged in (b"", whole[:-40], b"nonsense"):
