@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from narspeech import __version__
-from narspeech.errors import NarspeechError
+from narspeech.errors import NarspeechError, complain
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
 _MALLOC_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
@@ -28,7 +28,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "transcribe": Command("narspeech.transcriber", "write down what is said in sound files"),
+    "transcribe": Command("narspeech.transcription", "write down what is said in sound files"),
     "translate": Command("narspeech.translator", "translate text, a line out for every line in"),
     "evaluate": Command("narspeech.evaluate.report", "score hypotheses against references: WER and CER, BLEU and chrF"),
     "lm": Command("narspeech.lm", "train an n-gram language model on text"),
@@ -113,7 +113,7 @@ def keep_freed_memory() -> bool:
 
 
 def _complain(message: str, code: int) -> int:
-    print("narspeech:", " ".join(message.splitlines()), file=sys.stderr)
+    complain(message)
     return code
 
 

@@ -1,5 +1,7 @@
 """What can go wrong, told in one sentence: what was expected, what was received, how to mend it."""
 
+import sys
+
 
 class NarspeechError(ValueError):
     """Base of every error that narspeech raises about its input; `str(error)` is one clear sentence for the user."""
@@ -23,3 +25,8 @@ class CheckpointError(NarspeechError):
 
 class TrainingError(NarspeechError):
     """Training cannot go on: nothing to train on, or updates that stay non-finite."""
+
+
+def complain(message: str) -> None:
+    """Say it on stderr, on one line, as the commands do."""
+    print("narspeech:", " ".join(message.splitlines()), file=sys.stderr)

@@ -23,7 +23,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_chunks_atomic(path: Path, chunks: Iterable[bytes]) -> None:
     """`write_atomic` of data that need not be in memory at once; where making it fails, too, `path` stays as it was."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+    # A name may have 255 bytes, and a character 4.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

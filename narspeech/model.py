@@ -68,7 +68,7 @@ class CTCConfig:
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """ctc: None for a model without a CTC head, as of text whose states are too few to spell the target; decoding: the
-    settings that suit the trained model, used where a user gives none."""
+    settings that suit the trained model, used where a user gives none; language: the code of what it writes, "en"."""
 
     frontend: FbankConfig | TextConfig = field(default_factory=FbankConfig)
     encoder: ConformerConfig | TransformerConfig = field(default_factory=ConformerConfig)
@@ -85,6 +85,7 @@ class ModelConfig:
     ) = field(default_factory=MaskCTCConfig)
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
+    language: str | None = None
 
 
 # Frames that a guided token lasts at most: longer gaps between tokens are silence.

@@ -1,17 +1,16 @@
-"""From recordings to transcripts: `transcribe()` for Python, `narspeech transcribe` for the shell."""
+"""From recordings to transcripts: `transcribe()` and `iter_transcribe()` for Python."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import time
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
+import numpy as np
 import torch
 
 from narspeech.batch import Padded
@@ -19,9 +18,11 @@ from narspeech.checkpoint import ready
 from narspeech.data.audio import Audio, AudioSource, load_audio
 from narspeech.data.batching import by_length
 from narspeech.decoders.base import DecodeOptions
-from narspeech.errors import AudioError, ConfigError, NarspeechError
+from narspeech.errors import ConfigError, NarspeechError
 from narspeech.model import Model
-from narspeech.result import Hypothesis, Transcript, Word
+from narspeech.ops.scorer import Scorer
+from narspeech.outcomes import Outcome, Progress, group_size, in_order, outcomes, tracked
+from narspeech.result import Failure, Hypothesis, Segment, Transcript, Word
 from narspeech.search.fusion import fuse, load_lm
 from narspeech.search.rescore import decode_with, find_teacher
 from narspeech.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ from narspeech.tokenizer import Tokenizer
 BUNDLED = Path(__file__).parent / "models" / "english"
 
 DecoderName = Literal["ctc", "mask_ctc"]
-Item = TypeVar("Item")
+OnError = Literal["raise", "record"]
 
 
 class Transcriber:
@@ -38,7 +39,8 @@ class Transcriber:
     model: a checkpoint folder, a Model (which is put into evaluation mode), or None for the small English model in the
     package; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one; teacher: an
     autoregressive model, or its folder, that chooses among the candidates (noisy parallel decoding); lm: a file of
-    `narspeech lm`, or "bundled" for the one in the model's folder.
+    `narspeech lm`, or "bundled" for the one in the model's folder. `name` is the folder as given, "english" for the
+    model in the package and "" for a Model.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Transcriber:
         lm: str | os.PathLike[str] | None = None,
     ) -> None:
         self.model = ready(BUNDLED if model is None else model, device)
+        self.name = BUNDLED.name if model is None else "" if isinstance(model, Model) else os.fspath(model)
         self.device = self.model.device
         self.rate = self.model.config.frontend.rate
         if not self.rate:
@@ -68,9 +71,12 @@ class Transcriber:
         trace: bool = False,
     ) -> DecodeOptions:
         """The model's own decoding settings, with what is given here in their place."""
-        return self.model.config.decoding.but(
-            steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace
-        )
+        changes = {"steps": steps, "threshold": threshold, "beam": beam, "lm_weight": lm_weight, "trace": trace}
+        return self.model.config.decoding.but(**changes)
+
+    def scorer(self, hotwords: Sequence[str], options: DecodeOptions) -> Scorer | None:
+        """The language model and the words or phrases to favour, with their weights; None where there is neither."""
+        return fuse(self.lm, hotwords, self.model, options)
 
     def __call__(
         self,
@@ -95,57 +101,61 @@ class Transcriber:
         hotwords: Sequence[str] = (),
     ) -> Iterator[tuple[int, Transcript]]:
         """Index and transcript of every recording as soon as it is done; batches hold recordings of like length."""
-        self._check(recordings, decoder, batch_size)
-        scorer = fuse(self.lm, hotwords, self.model, options or self.model.config.decoding)
+        self.check(decoder, batch_size)
+        scorer = self.scorer(hotwords, options or self.model.config.decoding)
         for chosen in by_length({index: len(audio.samples) for index, audio in enumerate(recordings)}, batch_size):
-            source = Padded.pack([torch.from_numpy(recordings[index].samples) for index in chosen]).to(self.device)
-            head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
-            hypotheses = decode_with(self.teacher, self.model, source, options, head, scorer)
-            for index, hypothesis in zip(chosen, hypotheses, strict=True):
-                yield index, to_transcript(hypothesis, recordings[index], self.model.tokenizer)
+            yield from zip(chosen, self.batch([recordings[i] for i in chosen], options, decoder, scorer), strict=True)
 
-    def _check(self, recordings: Sequence[Audio], decoder: DecoderName | None, batch_size: int) -> None:
-        check_batch_size(batch_size)
+    def batch(
+        self,
+        recordings: Sequence[Audio],
+        options: DecodeOptions | None = None,
+        decoder: DecoderName | None = None,
+        scorer: Scorer | None = None,
+    ) -> list[Transcript]:
+        """Transcripts of recordings that are decoded together."""
+        other = next((recording.rate for recording in recordings if recording.rate != self.rate), None)
+        if other is not None:
+            raise NarspeechError(f"expected recordings at {self.rate} Hz, received {other} Hz: load them at that rate")
+        began = time.perf_counter()
+        source = Padded.pack([torch.from_numpy(recording.samples) for recording in recordings]).to(self.device)
+        head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
+        hypotheses = decode_with(self.teacher, self.model, source, options, head, scorer)
+        sound = sum(recording.duration for recording in recordings)
+        known = {
+            "speed": sound / max(time.perf_counter() - began, 1e-9),
+            "model": self.name,
+            "language": self.model.config.language,
+        }
+        return [
+            to_transcript(hypothesis, recording, self.model.tokenizer, **known)
+            for hypothesis, recording in zip(hypotheses, recordings, strict=True)
+        ]
+
+    def check(self, decoder: DecoderName | None, batch_size: int) -> None:
+        """Raises NarspeechError for a decoder that the model has not, and for batches of nothing."""
+        group_size(batch_size)
         own = self.model.config.decoder.kind
         if decoder not in (None, "ctc", own):
             known = " or ".join(dict.fromkeys(("ctc", own)))
             raise NarspeechError(f"expected the decoder of this model ({known}), received {decoder!r}: name no other")
-        other = next((recording.rate for recording in recordings if recording.rate != self.rate), None)
-        if other is not None:
-            raise NarspeechError(f"expected recordings at {self.rate} Hz, received {other} Hz: load them at that rate")
 
 
-def check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise NarspeechError(f"expected a batch size of at least 1, received {batch_size}: 8 is usual")
-
-
-def parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """`items` in pieces of `size`, the last one maybe shorter."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def group_size(batch_size: int) -> int:
-    """How many recordings are in memory at a time: a few batches, so that like lengths can be put together."""
-    check_batch_size(batch_size)
-    return 4 * batch_size
-
-
-def to_transcript(hypothesis: Hypothesis, audio: Audio, tokenizer: Tokenizer) -> Transcript:
-    """Text, words and confidence: a token's is exp(score), a word's the least of its tokens', the whole's the mean."""
+def to_transcript(hypothesis: Hypothesis, audio: Audio, tokenizer: Tokenizer, **known: Any) -> Transcript:
+    """Text, words and confidence, of one segment: a token's confidence is exp(score), a word's the least of its
+    tokens', the whole's the mean of the words'; known: fields of the Transcript that the caller can tell."""
     confidence = [math.exp(score) for score in hypothesis.scores]
     words = tuple(
         Word(text=text, confidence=min(confidence[place], default=0.0))
         for text, place in tokenizer.words(hypothesis.tokens)
     )
-    return Transcript(
-        text=" ".join(word.text for word in words),
-        words=words,
+    return Transcript.of(
+        (Segment.of(words, 0.0, audio.duration),),
         duration=audio.duration,
-        confidence=sum(word.confidence for word in words) / len(words) if words else 0.0,
         steps=hypothesis.steps,
         trace=hypothesis.trace,
         warnings=audio.warnings,
+        **known,
     )
 
 
@@ -156,7 +166,7 @@ def shared_transcriber(model: str | None, device: str | None, lm: str | None = N
 
 
 class Settings(TypedDict, total=False):
-    """The settings of `transcribe`, for its overloads."""
+    """The settings of `transcribe` and `iter_transcribe`."""
 
     rate: int | None
     channel: int | None
@@ -171,18 +181,59 @@ class Settings(TypedDict, total=False):
     hotwords: Sequence[str]
     batch_size: int
     trace: bool
+    progress: Progress
 
 
 # A str is a Sequence of str, but the first overload that fits wins.
 @overload
 def transcribe(  # type: ignore[overload-overlap]
-    recording: AudioSource, **settings: Unpack[Settings]
+    recording: AudioSource, *, on_error: Literal["raise"] = "raise", **settings: Unpack[Settings]
 ) -> Transcript: ...
 @overload
-def transcribe(recording: Sequence[AudioSource], **settings: Unpack[Settings]) -> list[Transcript]: ...
+def transcribe(  # type: ignore[overload-overlap]
+    recording: AudioSource, *, on_error: OnError, **settings: Unpack[Settings]
+) -> Transcript | Failure: ...
+@overload
 def transcribe(
-    recording: AudioSource | Sequence[AudioSource],
+    recording: Sequence[AudioSource], *, on_error: Literal["raise"] = "raise", **settings: Unpack[Settings]
+) -> list[Transcript]: ...
+@overload
+def transcribe(
+    recording: Sequence[AudioSource], *, on_error: OnError, **settings: Unpack[Settings]
+) -> list[Transcript | Failure]: ...
+def transcribe(
+    recording: AudioSource | Sequence[AudioSource], *, on_error: OnError = "raise", **settings: Unpack[Settings]
+) -> Transcript | Failure | Sequence[Transcript | Failure]:
+    """What is said in a recording, in the language and case that the model was trained to write: the words in lower
+    case, or a translation as it is printed. A list or tuple of recordings gives a list, in order.
+
+    recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel:
+    which one to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one;
+    decoder: "ctc" reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token
+    is refined, by default the model's own; lm: a language model's file, or "bundled" for the one in the model's folder;
+    lm_weight: what it counts; beam: texts that a search through CTC keeps; hotwords: words or phrases to favour, spelt
+    as the model writes; trace: keep every refinement step; batch_size: recordings decoded together.
+    on_error: "raise" AudioError for the first recording that cannot be transcribed, or "record" a Failure in its place
+    and go on with the others. progress: True for a bar on stderr, or a function that is called with (done, total).
+    """
+    many = isinstance(recording, list | tuple)
+    sources: Sequence[Any] = recording if isinstance(recording, list | tuple) else [recording]
+    results = list(iter_transcribe(sources, on_error=on_error, **settings))
+    return results if many else results[0]
+
+
+@overload
+def iter_transcribe(
+    recordings: Iterable[AudioSource], *, on_error: Literal["raise"] = "raise", **settings: Unpack[Settings]
+) -> Iterator[Transcript]: ...
+@overload
+def iter_transcribe(
+    recordings: Iterable[AudioSource], *, on_error: OnError, **settings: Unpack[Settings]
+) -> Iterator[Transcript | Failure]: ...
+def iter_transcribe(
+    recordings: Iterable[AudioSource],
     *,
+    on_error: OnError = "raise",
     rate: int | None = None,
     channel: int | None = None,
     model: str | os.PathLike[str] | Model | None = None,
@@ -196,155 +247,41 @@ def transcribe(
     hotwords: Sequence[str] = (),
     batch_size: int = 8,
     trace: bool = False,
-) -> Transcript | list[Transcript]:
-    """What is said in a recording, in the language and case that the model was trained to write: the words in lower
-    case, or a translation as it is printed. A list or tuple of recordings gives a list, in order.
+    progress: Progress = False,
+) -> Iterator[Transcript | Failure]:
+    """`transcribe` for more recordings than fit in memory: results in order, each as soon as it is ready.
 
-    recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel:
-    which one to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one;
-    decoder: "ctc" reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token
-    is refined, by default the model's own; lm: a language model's file, or "bundled" for the one in the model's folder;
-    lm_weight: what it counts; beam: texts that a search through CTC keeps; hotwords: words or phrases to favour, spelt
-    as the model writes. Raises AudioError for the first recording that cannot be read.
+    `recordings` is read as it is needed, a few batches ahead, and may never end; where it has no length, progress is
+    told None as the total. Settings that do not fit raise at once.
     """
+    if isinstance(recordings, str | bytes | os.PathLike | torch.Tensor | np.ndarray):
+        raise NarspeechError("expected several recordings to go through, received one: give a list, or use transcribe")
+    if on_error not in ("raise", "record"):
+        raise NarspeechError(f"expected on_error to be 'raise' or 'record', received {on_error!r}: take one of them")
     if isinstance(model, Model):
         transcriber = Transcriber(model, device=device, lm=lm)
     else:
-        names = (None if path is None else os.fspath(path) for path in (model, lm))
-        transcriber = shared_transcriber(next(names), device, next(names))
+        folder, lm_file = (None if path is None else os.fspath(path) for path in (model, lm))
+        transcriber = shared_transcriber(folder, device, lm_file)
     options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace)
-    many = isinstance(recording, list | tuple)
-    sources: Sequence[Any] = recording if isinstance(recording, list | tuple) else [recording]
-    transcripts: list[Transcript] = []
-    for part in parts(sources, group_size(batch_size)):
-        audio = [load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel) for source in part]
-        transcripts += transcriber(audio, options, decoder=decoder, batch_size=batch_size, hotwords=hotwords)
-    return transcripts if many else transcripts[0]
+    scorer = transcriber.scorer(hotwords, options)
+    transcriber.check(decoder, batch_size)
+
+    def load(source: AudioSource) -> Audio:
+        return load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel)
+
+    decode = partial(transcriber.batch, options=options, decoder=decoder, scorer=scorer)
+    total = len(recordings) if isinstance(recordings, Sized) else None
+    found = tracked(outcomes(recordings, load, decode, batch_size), total, progress)
+    return _results(in_order(found), on_error)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TranscribeOptions:
-    """Write down what is said in sound files (wav, flac, ogg, opus, mp3): results on stdout, in the files' order."""
-
-    files: tuple[Path, ...]
-    """Sound files."""
-    model: Path | None = None
-    """A checkpoint folder, such as OUT/final; by default the small English model in the package."""
-    decoder: DecoderName | None = None
-    """ctc: the CTC head alone, fastest; by default the model's own decoder."""
-    steps: int | None = None
-    """Refinement steps at most; by default what suits the model."""
-    threshold: float | None = None
-    """Refine tokens of less confidence (0 to 1); by default what suits the model."""
-    lm: str | None = None
-    """A language model of `narspeech lm` over the model's tokens; "bundled": the one in the model's folder."""
-    lm_weight: float | None = None
-    """What the language model counts beside the model's own 1; by default what suits the model."""
-    beam: int | None = None
-    """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1."""
-    hotword: tuple[str, ...] = ()
-    """A word or phrase to favour, spelt as the model writes; may be given often."""
-    format: Literal["text", "jsonl"] = "text"
-    """text: the words, a line a file, empty for one that failed; jsonl: an object a file with id, path, text,
-    duration, confidence and refinement steps, or with id, path and error."""
-    batch_size: int = 8
-    """Files decoded together."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, ...; by default CUDA where there is one."""
-
-
-def main(argv: list[str]) -> int:
-    """`narspeech transcribe`: 0 all files transcribed, 1 some failed (the others are written), 2 bad usage."""
-    # Python callers of this module need not pay for what only the command uses.
-    import tyro
-    from rich.console import Console
-    from rich.progress import Progress
-
-    options = tyro.cli(
-        TranscribeOptions,
-        args=argv,
-        prog="narspeech transcribe",
-        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.UseAppendAction),
-    )
-    if not options.files:
-        raise NarspeechError("expected at least one sound file, received none: name files after `narspeech transcribe`")
-    size = group_size(options.batch_size)
-    transcriber = Transcriber(options.model, device=options.device, lm=options.lm)
-    failed = 0
-    # Rich would send what is printed meanwhile to stderr.
-    bar = Progress(
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        disable=not sys.stderr.isatty(),
-    )
-    task = bar.add_task("transcribing", total=len(options.files))
-    for paths in parts(options.files, size):
-        with bar:  # it is gone while results are printed
-            outcomes = transcribe_files(transcriber, paths, options, lambda: bar.advance(task))
-        for path, outcome in zip(paths, outcomes, strict=True):
-            failed += isinstance(outcome, AudioError)
-            for remark in remarks(path, outcome):
-                print("narspeech:", " ".join(remark.splitlines()), file=sys.stderr)
-            print(outcome_line(path, outcome, options.format), flush=True)
-    if failed:
-        print(f"narspeech: {failed} of {len(options.files)} files failed", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def transcribe_files(
-    transcriber: Transcriber, paths: Sequence[Path], options: TranscribeOptions, advance: Callable[[], None]
-) -> list[Transcript | AudioError]:
-    """For every path its transcript, or the reason why there is none; `advance` is called whenever one is done."""
-    decoding = transcriber.options(
-        steps=options.steps, threshold=options.threshold, beam=options.beam, lm_weight=options.lm_weight
-    )
-    outcomes: dict[int, Transcript | AudioError] = {}
-    recordings: dict[int, Audio] = {}
-    for index, path in enumerate(paths):
-        try:
-            recordings[index] = load_audio(path, target_rate=transcriber.rate)
-        except AudioError as error:
-            outcomes[index] = error
-            advance()
-    places = list(recordings)
-    done = transcriber.stream(
-        list(recordings.values()),
-        decoding,
-        decoder=options.decoder,
-        batch_size=options.batch_size,
-        hotwords=options.hotword,
-    )
-    for place, transcript in done:
-        outcomes[places[place]] = transcript
-        advance()
-    return [outcomes[index] for index in range(len(paths))]
-
-
-def remarks(path: Path, outcome: Transcript | AudioError) -> list[str]:
-    """What stderr should say of a file."""
-    if isinstance(outcome, AudioError):
-        return [str(outcome)]
-    return [f"{path}: {warning}" for warning in outcome.warnings]
-
-
-def outcome_line(path: Path, outcome: Transcript | AudioError, form: Literal["text", "jsonl"]) -> str:
-    """What goes to stdout for a file. In plain text a failed one has an empty line, so that lines still match files."""
-    if form == "text":
-        return "" if isinstance(outcome, AudioError) else outcome.text
-    found = {"error": str(outcome)} if isinstance(outcome, AudioError) else record(outcome)
-    entry = {"id": path.stem, "path": str(path), **found}
-    # Bytes of a file name that are no UTF-8 cannot be written as they are, but as escapes.
-    as_it_is = not any("\ud800" <= character <= "\udfff" for character in str(path))
-    return json.dumps(entry, ensure_ascii=not as_it_is)
-
-
-def record(transcript: Transcript) -> dict[str, Any]:
-    """The part of a JSON line that a transcript fills."""
-    return {
-        "text": transcript.text,
-        "duration": round(transcript.duration, 3),
-        "confidence": round(transcript.confidence, 4),
-        "steps": transcript.steps,
-    }
+def _results(found: Iterable[Outcome[AudioSource]], on_error: OnError) -> Iterator[Transcript | Failure]:
+    for _, source, result in found:
+        if isinstance(result, Transcript):
+            yield result
+        elif on_error == "raise":
+            raise result
+        else:
+            path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+            yield Failure(path=path, reason=str(result))

@@ -125,6 +125,13 @@ def write_wav(path: Path, samples: Tensor | np.ndarray[Any, Any], rate: int = RA
     return path
 
 
+def write_noises(folder: Path) -> list[Path]:
+    """Noises of falling and rising length, so that sorting by length must be undone; 16 bits, so that text is as heard
+    from the file."""
+    noises = noise([9000, 2000, 6000, 4000, 8000]).unpack()
+    return [write_wav(folder / f"{name}.wav", 0.1 * samples) for name, samples in zip("edcba", noises, strict=True)]
+
+
 def train(model: Model, data: Batch, *, updates: int, rate: float = 1e-2) -> list[float]:
     """The loss a token at every update of plain AdamW on one batch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)

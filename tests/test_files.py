@@ -53,3 +53,9 @@ def test_chunks_are_written_as_they_come_and_a_failure_among_them_keeps_the_old_
         write_chunks_atomic(path, failing())
     assert path.read_bytes() == b"aaabbbccc"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    path = tmp_path / ("語" * 85)
+    write_atomic(path, b"new")
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]

@@ -1,14 +1,12 @@
-"""From sound to text, in Python and in the shell."""
+"""From sound to text, in Python."""
 
 from __future__ import annotations
 
 import io
-import json
 import math
-import os
-import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,16 @@ import pytest
 import torch
 
 import narspeech
-from narspeech import checkpoint, cli, transcriber
+from narspeech import checkpoint, outcomes, transcriber
 from narspeech.batch import Padded
 from narspeech.data.audio import Audio, load_audio
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, CheckpointError, ConfigError, NarspeechError
 from narspeech.model import Model
-from narspeech.result import Hypothesis, Transcript, Word
+from narspeech.result import Failure, Hypothesis, Transcript, Word
 from narspeech.search.rescore import rescore
 from narspeech.tokenizer import CharacterTokenizer
-from narspeech.transcriber import Transcriber, transcribe
+from narspeech.transcriber import Transcriber, iter_transcribe, transcribe
 from tests import fakes
 
 SENTENCES = ("abad", "cab", "da da", "bad cab", "dab")
@@ -46,14 +44,7 @@ def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Noises of falling and rising length, so that sorting by length must be undone; 16 bits, so that text is as heard
-    from the file."""
-    folder = tmp_path_factory.mktemp("sound")
-    noise = fakes.noise([9000, 2000, 6000, 4000, 8000])
-    return [
-        fakes.write_wav(folder / f"{name}.wav", 0.1 * samples)
-        for name, samples in zip("edcba", noise.unpack(), strict=True)
-    ]
+    return fakes.write_noises(tmp_path_factory.mktemp("sound"))
 
 
 @pytest.fixture(autouse=True)
@@ -89,11 +80,14 @@ def test_one_gives_one_and_many_give_many_in_order(model: Model, files: list[Pat
         assert isinstance(transcript, Transcript)
         same(transcript, expected[0])
     assert transcribe([], model=model) == []
+    streamed = iter_transcribe(iter(files), model=model, batch_size=2)
+    for one, other in zip(streamed, expected, strict=True):
+        same(one, other)
     assert [t.text for t in transcribe([files[1]], model=model)] == [expected[1].text]
 
 
 def test_more_than_is_loaded_at_once(model: Model, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcriber, "group_size", lambda _: 2)
+    monkeypatch.setattr(outcomes, "group_size", lambda _: 2)
     found = transcribe(files, model=model)
     assert [t.text for t in found] == [alone(model, path).text for path in files]
 
@@ -175,6 +169,88 @@ def test_confidences() -> None:
     empty = transcriber.to_transcript(Hypothesis(tokens=(), scores=()), audio, fakes.TOKENIZER)
     assert (empty.text, empty.words, empty.confidence) == ("", (), 0.0)
     assert isinstance(found.words[0], Word)
+    (segment,) = found.segments
+    assert (segment.start, segment.end, segment.text, segment.words) == (0, 1.25, found.text, found.words)
+    assert segment.confidence == found.confidence
+
+
+def test_a_transcript_tells_where_it_is_from(model: Model, folder: Path, files: list[Path]) -> None:
+    found = alone(model, files[0])
+    assert (found.model, found.language) == ("", None)
+    assert found.speed is not None
+    assert found.speed > 0
+    assert narspeech.transcribe(files[0], model=folder).model == str(folder)
+    german = fakes.tiny_model(language="de")
+    assert alone(german, files[0]).language == "de"
+
+
+@pytest.fixture
+def mixed(files: list[Path], tmp_path: Path) -> list[Any]:
+    """Good ones among a missing file, a damaged one and bytes that are no sound."""
+    damaged = tmp_path / "damaged.wav"
+    damaged.write_bytes(b"RIFF")
+    return [files[0], tmp_path / "missing.wav", files[1], str(damaged), files[2], b"no sound"]
+
+
+def test_a_bad_recording_loses_none_of_the_others(model: Model, files: list[Path], mixed: list[Any]) -> None:
+    expected = [alone(model, path).text for path in files[:3]]
+    for batch_size in (1, 2, 8):
+        found = transcribe(mixed, model=model, on_error="record", batch_size=batch_size)
+        assert [one.text for one in found if isinstance(one, Transcript)] == expected
+        assert [isinstance(one, Failure) for one in found] == [False, True] * 3
+        failures = [one for one in found if isinstance(one, Failure)]
+        assert [one.path for one in failures] == [str(mixed[1]), mixed[3], None]
+        assert all(one.reason.startswith("expected ") for one in failures)
+        streamed = list(iter_transcribe(mixed, model=model, on_error="record", batch_size=batch_size))
+        assert [one for one in streamed if isinstance(one, Failure)] == failures
+        assert [one.text for one in streamed if isinstance(one, Transcript)] == expected
+    single = transcribe(mixed[1], model=model, on_error="record")
+    assert isinstance(single, Failure)
+    with pytest.raises(AudioError, match="missing"):
+        transcribe(mixed, model=model)
+    with pytest.raises(NarspeechError, match="'raise' or 'record', received 'ignore'"):
+        transcribe(mixed, model=model, on_error="ignore")  # type: ignore[call-overload]
+
+
+def test_results_come_before_all_is_read(model: Model, files: list[Path]) -> None:
+    """A stream that never ends: of it, no more than a group is read ahead."""
+    read = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal read
+        while True:
+            read += 1
+            yield files[read % 5]
+
+    found = iter_transcribe(endless(), model=model, batch_size=1)
+    first = [next(found) for _ in range(6)]
+    assert read == 8
+    assert [one.text for one in first] == [alone(model, files[place % 5]).text for place in range(1, 7)]
+
+
+@pytest.mark.parametrize("one", ["a.wav", b"", Path("a.wav"), np.zeros(9), torch.zeros(2, 9)])
+def test_one_recording_is_no_stream(one: Any, model: Model) -> None:
+    with pytest.raises(NarspeechError, match="received one: give a list"):
+        iter_transcribe(one, model=model)
+
+
+def test_settings_of_a_stream_are_checked_at_once(model: Model) -> None:
+    for settings in ({"batch_size": 0}, {"steps": -1}, {"decoder": "magic"}):
+        with pytest.raises(NarspeechError, match="expected"):
+            iter_transcribe([], model=model, **settings)  # type: ignore[arg-type]
+
+
+def test_progress(model: Model, mixed: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[int, int | None]] = []
+    transcribe(mixed, model=model, on_error="record", progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 6) for done in range(1, 7)]
+    told.clear()
+    list(iter_transcribe(iter(mixed[:1]), model=model, progress=lambda done, total: told.append((done, total))))
+    assert told == [(1, None)]
+    assert capsys.readouterr().err == ""
+    transcribe(mixed[:1], model=model, progress=True)
+    output = capsys.readouterr()
+    assert output.out == ""
 
 
 def test_a_translation_keeps_its_case() -> None:
@@ -259,221 +335,6 @@ def test_it_learns_to_hear() -> None:
     assert [transcript.text for transcript in found] == list(SENTENCES)
     assert [[word.text for word in transcript.words] for transcript in found] == [text.split() for text in SENTENCES]
     assert all(0.5 < transcript.confidence <= 1 for transcript in found)
-
-
-# --- the command
-
-
-@pytest.fixture
-def arguments(folder: Path) -> list[str]:
-    return ["transcribe", "--model", str(folder), "--device", "cpu"]
-
-
-@pytest.fixture
-def bad(tmp_path: Path) -> Path:
-    path = tmp_path / "bad.wav"
-    path.write_bytes(b"this is no sound\nat all")
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _malloc_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
-
-
-def test_text_is_a_line_a_file(
-    arguments: list[str], model: Model, files: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main([*arguments, *map(str, files)]) == 0
-    output = capsys.readouterr()
-    assert output.out.splitlines() == [alone(model, path).text for path in files]
-    assert output.err == ""
-
-
-def test_jsonl(arguments: list[str], model: Model, files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*arguments, "--format", "jsonl", "--batch-size", "2", *map(str, files)]) == 0
-    output = capsys.readouterr()
-    entries = [json.loads(line) for line in output.out.splitlines()]
-    for entry, path in zip(entries, files, strict=True):
-        expected = alone(model, path)
-        assert list(entry) == ["id", "path", "text", "duration", "confidence", "steps"]
-        assert (entry["id"], entry["path"], entry["text"]) == (path.stem, str(path), expected.text)
-        assert (entry["duration"], entry["steps"]) == (expected.duration, expected.steps)
-        assert entry["confidence"] == pytest.approx(expected.confidence, abs=2e-4)
-
-
-def test_failed_files_do_not_stop_the_others(
-    arguments: list[str], files: list[Path], bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    paths = [files[0], bad, files[1], tmp_path / "missing.wav"]
-    assert cli.main([*arguments, *map(str, paths)]) == 1
-    text = capsys.readouterr()
-    lines = text.out.splitlines()
-    assert len(lines) == 4  # lines still match files
-    assert lines[0]
-    assert lines[2]
-    assert lines[1] == lines[3] == ""
-    messages = text.err.splitlines()
-    assert len(messages) == 3
-    assert all(message.startswith("narspeech: ") for message in messages)
-    assert str(bad) in messages[0]
-    assert "missing.wav" in messages[1]
-    assert messages[2] == "narspeech: 2 of 4 files failed"
-    assert cli.main([*arguments, "--format", "jsonl", *map(str, paths)]) == 1
-    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [entry["id"] for entry in entries] == [path.stem for path in paths]
-    assert [entry.get("text") for entry in entries] == [lines[0], None, lines[2], None]
-    assert list(entries[1]) == ["id", "path", "error"]
-    assert "expected" in entries[1]["error"]
-
-
-def test_all_files_failed(arguments: list[str], bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*arguments, str(bad)]) == 1
-    assert capsys.readouterr().out == "\n"
-
-
-def test_warnings_go_to_stderr(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = fakes.write_wav(tmp_path / "short.wav", 0.1 * fakes.noise([100]).data[0])
-    assert cli.main([*arguments, str(path)]) == 0
-    output = capsys.readouterr()
-    assert output.out == "\n"
-    assert output.err.startswith(f"narspeech: {path}: ")
-    assert output.err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "settings"),
-    [
-        (["--decoder", "ctc"], {"decoder": "ctc"}),
-        (["--decoder", "mask_ctc"], {"decoder": "mask_ctc"}),
-        (["--steps", "0"], {"steps": 0}),
-        (["--steps", "5", "--threshold", "1"], {"steps": 5, "threshold": 1.0}),
-        (["--threshold", "0.5"], {"threshold": 0.5}),
-    ],
-)
-def test_flags_reach_the_decoder(
-    flags: list[str],
-    settings: dict[str, Any],
-    arguments: list[str],
-    model: Model,
-    files: list[Path],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert cli.main([*arguments, *flags, *map(str, files)]) == 0
-    found = capsys.readouterr().out.splitlines()
-    assert found == [alone(model, path, **settings).text for path in files]
-    # The defaults would have been told apart.
-    default = [alone(model, path).text for path in files]
-    assert (found == default) == (settings == {"decoder": "mask_ctc"})
-
-
-def test_batch_size_is_honoured(arguments: list[str], files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    decode = Model.decode
-
-    def watched(self: Model, source: Padded, *rest: Any) -> list[Hypothesis]:
-        sizes.append(len(source.lengths))
-        return decode(self, source, *rest)
-
-    monkeypatch.setattr(Model, "decode", watched)
-    assert cli.main([*arguments, "--batch-size", "3", *map(str, files)]) == 0
-    assert sizes == [3, 2]
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--model", "nowhere", "a.wav"],
-        ["--batch-size", "0", "a.wav"],
-        ["--steps", "-1", "a.wav"],
-        ["--threshold", "1.5", "a.wav"],
-        ["--device", "toaster", "a.wav"],
-        [],
-    ],
-)
-def test_wrong_input_is_one_sentence(
-    flags: list[str], folder: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = [str(files[0]) if flag == "a.wav" else flag for flag in flags]
-    if "--model" not in flags:
-        flags = ["--model", str(folder), *flags]
-    assert cli.main(["transcribe", *flags]) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.count("\n") == 1
-    assert re.match("narspeech: expected .*received", output.err)
-
-
-@pytest.mark.parametrize("flags", [["--nonsense", "1"], ["--format", "xml"], ["--steps", "many"], ["--decoder", "x"]])
-def test_wrong_usage(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["transcribe", *flags, "a.wav"])
-    assert caught.value.code == 2
-    assert capsys.readouterr().out == ""
-
-
-def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["transcribe", "--help"])
-    assert caught.value.code == 0
-    text = capsys.readouterr().out
-    for flag in ("--model", "--decoder", "--steps", "--threshold", "--format", "--batch-size", "--device"):
-        assert flag in text
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_shown_on_a_terminal_alone(
-    arguments: list[str],
-    files: list[Path],
-    bad: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(transcriber, "group_size", lambda _: 2)  # several groups: the bar comes and goes
-    paths = [str(path) for path in (*files, bad)]
-    assert cli.main([*arguments, *paths]) == 1
-    plain = capsys.readouterr()
-    assert "transcribing" not in plain.err
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert cli.main([*arguments, *paths]) == 1
-    shown = capsys.readouterr()
-    assert shown.out == plain.out
-    assert "transcribing" in terminal.getvalue()
-    assert "1 of 6 files failed" in terminal.getvalue()
-    assert terminal.getvalue().rindex("\x1b[2K") < terminal.getvalue().rindex("files failed")  # the bar was wiped off
-
-
-@pytest.mark.skipif(os.name == "nt", reason="names are no bytes there")
-def test_file_names_that_are_no_text(
-    arguments: list[str],
-    files: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    # As Python's own stderr; pytest's stand-in for it is stricter.
-    messages = io.BytesIO()
-    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(messages, encoding="utf-8", errors="backslashreplace"))
-    name = os.fsdecode(b"caf\xe9\nbar.wav")
-    path = tmp_path / name
-    path.write_bytes(files[0].read_bytes())
-    with_accent = tmp_path / "café.wav"
-    missing = tmp_path / f"no-{name}"
-    with_accent.write_bytes(files[0].read_bytes())
-    assert cli.main([*arguments, "--format", "jsonl", str(path), str(with_accent), str(missing)]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    entries = [json.loads(line) for line in lines]
-    assert [entry["path"] for entry in entries] == [str(path), str(with_accent), str(missing)]
-    assert "café" in lines[1]
-    assert all(line.encode() for line in lines)  # UTF-8, hence every terminal and file
-    sys.stderr.flush()
-    assert messages.getvalue().count(b"\n") == 2
 
 
 def test_python_callers_do_not_pay_for_the_command() -> None:

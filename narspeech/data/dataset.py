@@ -12,7 +12,7 @@ from torch import Tensor
 
 from narspeech.batch import Batch, Padded
 from narspeech.data.example import Example
-from narspeech.data.recordings import decode, open_recordings
+from narspeech.data.recordings import load_example, open_recordings
 from narspeech.ops.augment import speed_perturb
 from narspeech.tokenizer import PAD
 
@@ -102,7 +102,7 @@ class SpeechDataset(torch.utils.data.Dataset[Item]):
 
     def _samples(self, index: int) -> np.ndarray[Any, Any]:
         if self._recordings is None:
-            return decode(self.examples[index], self.rate)
+            return load_example(self.examples[index], self.rate).samples
         return self._recordings.at(index)
 
     def __getstate__(self) -> dict[str, Any]:

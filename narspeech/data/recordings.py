@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from narspeech.data.audio import load_audio
+from narspeech.data.audio import Audio, load_audio
 from narspeech.data.example import Example
 from narspeech.errors import AudioError
 from narspeech.files import sync_folder, write_atomic
@@ -42,8 +42,8 @@ class Recordings(NamedTuple):
         return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def decode(example: Example, rate: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The samples (N,) float32 of an example at `rate`.
+def load_example(example: Example, rate: int) -> Audio:
+    """The sound of an example at `rate`.
 
     Raises AudioError that names the file when it cannot be read or holds clearly less sound than the manifest says.
     """
@@ -54,7 +54,7 @@ def decode(example: Example, rate: int) -> np.ndarray[Any, np.dtype[np.float32]]
             f"expected {example.duration:.2f} s from {example.start:.2f} s on in {example.audio} ({example.id}), "
             f"received {seconds:.2f} s; replace the file or prepare the manifest again"
         )
-    return audio.samples
+    return audio
 
 
 def open_recordings(
@@ -126,7 +126,7 @@ def _decode_all(examples: Sequence[Example], rate: int, workers: int | None) -> 
 
 
 def _decode_int16(example: Example, rate: int) -> np.ndarray[Any, Any]:
-    scaled = np.rint(decode(example, rate) * FULL_SCALE)
+    scaled = np.rint(load_example(example, rate).samples * FULL_SCALE)
     clipped: np.ndarray[Any, Any] = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
     return clipped
 

@@ -29,7 +29,7 @@ class DecodeOptions:
     candidates: int = 1
     beam: int = 1
     lm_weight: float = 0.5
-    token_bonus: float = 0.5
+    token_bonus: float = 1.0
     hotword_weight: float = 1.0
     trace: bool = False
 

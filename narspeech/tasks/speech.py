@@ -14,10 +14,11 @@ from narspeech.data.dataset import SpeechDataset
 from narspeech.data.example import Example, read_manifest, write_manifest
 from narspeech.errors import ConfigError
 from narspeech.model import Model
+from narspeech.result import Transcript
 from narspeech.tasks.base import Input, Setting
 from narspeech.tokenizer import Tokenizer
 from narspeech.train.guide import Starts, guide
-from narspeech.transcriber import Transcriber, record
+from narspeech.transcriber import Transcriber
 
 # Test utterances held in memory at a time.
 DECODED_TOGETHER = 512
@@ -94,3 +95,13 @@ class Speech(Input[Example]):
             )
         sound = self._dataset(examples, tokenizers.load(init), "train")
         return guide(self.out / "starts.json", init, examples, sound)
+
+
+def record(transcript: Transcript) -> dict[str, Any]:
+    """What a run keeps of a transcript: what the same model makes of the same sound each time."""
+    return {
+        "text": transcript.text,
+        "duration": round(transcript.duration, 3),
+        "confidence": round(transcript.confidence, 4),
+        "steps": transcript.steps,
+    }

@@ -16,7 +16,7 @@ from narspeech.recipe import Run
 from narspeech.run import dotted, main
 from narspeech.tasks.base import settings
 from narspeech.tokenizer import load as load_tokenizer
-from narspeech.transcriber import main as transcribe
+from narspeech.transcription import main as transcribe
 from tests.fakes import sing, write_wav
 from tests.train.songs import arguments, sentences
 
