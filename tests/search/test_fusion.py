@@ -43,7 +43,7 @@ def test_bundled_is_what_lies_beside_the_weights(lm_file: Path, tmp_path: Path) 
     model = fakes.tiny_model()
     assert load_lm("bundled", lm_file.parent, model).context == 3
     for folder in (tmp_path, None):
-        with pytest.raises(CheckpointError, match="expected lm.nslm in the model's folder, received none there"):
+        with pytest.raises(CheckpointError, match=r"expected lm\.nslm in the model's folder"):
             load_lm("bundled", folder, model)
 
 
