@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 def learn(options: LMOptions) -> NGram:
     """The model that the options ask for."""
-    lines = chain.from_iterable(read_lines(path) for path in options.files)
+    lines: Iterator[str] = chain.from_iterable(read_lines(path) for path in options.files)
     if options.lower:
         lines = (line.lower() for line in lines)
     texts = (line for line in lines if line)

@@ -34,11 +34,6 @@ class Prefixes(NamedTuple):
         """(B, K) log-probability of all paths."""
         return torch.logaddexp(self.blank, self.label)
 
-    def take(self, index: Tensor) -> Prefixes:
-        """Those that index (B, K') names in each row."""
-        wide = index.unsqueeze(-1).expand(-1, -1, self.context.shape[2])
-        return Prefixes(*(x.gather(1, index) for x in self[:-1]), self.context.gather(1, wide))
-
 
 class Move(NamedTuple):
     """What a frame did, each (B, K): the prefix that each new one came from, the token that it wrote, BLANK for none,
@@ -50,8 +45,8 @@ class Move(NamedTuple):
 
 
 class Found(NamedTuple):
-    """K texts a row, best first: tokens (B, K, U), scores (B, K, U) the highest log-posterior of each token while it
-    was the last one, lengths (B, K), totals (B, K) by which they stand, -inf where there is none."""
+    """K texts a row, best first: tokens (B, K, U), scores (B, K, U) the highest log-posterior of each token before
+    the next one was first written, lengths (B, K), totals (B, K) by which they stand, -inf where there is none."""
 
     tokens: Tensor
     scores: Tensor

@@ -123,7 +123,7 @@ def build(path: Path, pieces: tuple[str, ...], sections: list[list[tuple[tuple[i
     unknown = first.get(UNK, (IMPOSSIBLE * LOG_TEN, 0.0))
     table = np.array([first.get(index, (unknown[0], 0.0)) for index in range(size)], dtype=np.float32)
     grams = [Grams(np.arange(size, dtype=np.int64), table[:, 0], table[:, 1] if len(sections) > 1 else table[:0, 1])]
-    place = {(index,): index for index in range(size)}
+    place: dict[tuple[int, ...], int] = {(index,): index for index in range(size)}
     for n, section in enumerate(sections[1:], 2):
         keyed = []
         for words, value, backoff in section:

@@ -74,9 +74,9 @@ def automaton(patterns: Sequence[str]) -> tuple[Ints, Ints, Ints, dict[str, int]
         if node != ROOT:
             goto[node] = goto[fallback[node]]
             worth[node] += worth[fallback[node]]
-        for character, child in children[node].items():
-            fallback[child] = int(goto[node, character]) if node != ROOT else ROOT
-            goto[node, character] = child
+        for letter, child in children[node].items():
+            fallback[child] = int(goto[node, letter]) if node != ROOT else ROOT
+            goto[node, letter] = child
             queue.append(child)
     return goto, np.array(depth), np.array(worth), alphabet
 

@@ -384,5 +384,5 @@ def test_a_scorer_changes_what_is_masked_alone() -> None:
     for one, other in zip(plain, helped, strict=True):
         assert one.trace[:1] == other.trace[:1]
         hidden = masks(one.trace[0].tokens) if one.trace else set()
-        assert all(other.tokens[place] == 7 for place in hidden)
+        assert not hidden or other.tokens.count(7) > one.tokens.count(7)  # wherever it was among the likeliest
         assert all(one.tokens[place] == other.tokens[place] for place in {*range(len(one.tokens))} - hidden)
