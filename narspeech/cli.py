@@ -31,6 +31,7 @@ COMMANDS = {
     "transcribe": Command("narspeech.transcription", "write down what is said in sound files"),
     "translate": Command("narspeech.translator", "translate text, a line out for every line in"),
     "evaluate": Command("narspeech.evaluate.report", "score hypotheses against references: WER and CER, BLEU and chrF"),
+    "lm": Command("narspeech.lm", "train an n-gram language model on text"),
     "run": Command("narspeech.run", "prepare, train, average, decode and score by a recipe"),
     "compare": Command("narspeech.compare", "finished runs side by side, in quality and in speed"),
 }

@@ -28,6 +28,7 @@ from narspeech.frontends.fbank import Fbank, FbankConfig
 from narspeech.frontends.text import TextConfig, TextEmbedding
 from narspeech.nn.heads import CTCHead
 from narspeech.ops.ctc import ctc_loss, guided_path, path_loss
+from narspeech.ops.scorer import Scorer
 from narspeech.refine import decode
 from narspeech.result import Hypothesis
 from narspeech.tokenizer import Tokenizer
@@ -186,14 +187,20 @@ class Model(nn.Module):
         return Guidance(share, guided_path(batch.target, starts, encoded.states.data.shape[1], HOLD))
 
     def decode(
-        self, source: Padded, options: DecodeOptions | None = None, decoder: Literal["ctc"] | None = None
+        self,
+        source: Padded,
+        options: DecodeOptions | None = None,
+        decoder: Literal["ctc"] | None = None,
+        scorer: Scorer | None = None,
     ) -> list[Hypothesis]:
-        """One hypothesis a row of source (B, N) or (B, L); decoder "ctc" reads the CTC head alone."""
+        """One hypothesis a row of source (B, N) or (B, L); decoder "ctc" reads the CTC head alone; scorer: what is
+        added to the log-probabilities of tokens, such as a language model's, weights included."""
         if decoder == "ctc" and self.ctc is None:
             raise ConfigError("expected a model with a CTC head to decode by CTC, received one without: drop decoder")
         with torch.inference_mode():
             encoded = self.encode(source)
-        return decode(self.greedy if decoder == "ctc" else self.decoder, encoded, options or self.config.decoding)
+        family = self.greedy if decoder == "ctc" else self.decoder
+        return decode(family, encoded, options or self.config.decoding, scorer)
 
 
 def symmetric_divergence(log_probs: Padded) -> Tensor:

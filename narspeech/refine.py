@@ -11,21 +11,30 @@ from torch import Tensor
 
 from narspeech.batch import Draft, Encoded, Padded, Round
 from narspeech.decoders.base import DecodeOptions, Decoder
+from narspeech.errors import ConfigError
+from narspeech.ops.scorer import Scorer
 from narspeech.result import Hypothesis, Step
 from narspeech.tokenizer import MASK, PAD
 
 
 @torch.inference_mode()
-def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[Hypothesis]:
+def decode(
+    decoder: Decoder, encoded: Encoded, options: DecodeOptions, scorer: Scorer | None = None
+) -> list[Hypothesis]:
     """Decode a batch; the hypotheses stand in the order of its rows and do not depend on their batch-mates. Where an
     utterance has several rows, the best is its hypothesis and the others are that one's alternatives.
 
     A row leaves the batch once it is settled, or, where the family repeats itself, once a step changed nothing and no
     MASK is left ("unchanged" alone would stop a row whose masks are still to be filled). There is one host sync a step,
-    to learn which rows go on.
+    to learn which rows go on. Raises ConfigError for a scorer that the family could not hear.
     """
+    if scorer is not None and not decoder.reads_scorer:
+        raise ConfigError(
+            f"expected a decoder that hears a language model or hotwords, received {type(decoder).__name__}: "
+            "decode with ctc"
+        )
     memory = decoder.prepare(encoded)
-    draft = decoder.draft(memory, options)
+    draft = decoder.draft(memory, options, scorer)
     if len(draft.owner) > len(memory.mask):  # several candidates an utterance
         memory = memory.rows(draft.owner)
     whole = memory
@@ -38,7 +47,7 @@ def decode(decoder: Decoder, encoded: Encoded, options: DecodeOptions) -> list[H
         if not len(active):
             break
         before = working
-        working = decoder.refine(before, memory, Round(index, options.steps), options)
+        working = decoder.refine(before, memory, Round(index, options.steps), options, scorer)
         draft = merge(draft, working, active)
         steps[active] += 1
         if options.trace:

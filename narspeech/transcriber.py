@@ -20,8 +20,10 @@ from narspeech.data.batching import by_length
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import ConfigError, NarspeechError
 from narspeech.model import Model
+from narspeech.ops.scorer import Scorer
 from narspeech.outcomes import Outcome, Progress, group_size, in_order, outcomes, tracked
 from narspeech.result import Failure, Hypothesis, Segment, Transcript, Word
+from narspeech.search.fusion import fuse, load_lm
 from narspeech.search.rescore import decode_with, find_teacher
 from narspeech.tokenizer import Tokenizer
 
@@ -36,8 +38,9 @@ class Transcriber:
 
     model: a checkpoint folder, a Model (which is put into evaluation mode), or None for the small English model in the
     package; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one; teacher: an
-    autoregressive model, or its folder, that chooses among the candidates (noisy parallel decoding). `name` is the
-    folder as given, "english" for the model in the package and "" for a Model.
+    autoregressive model, or its folder, that chooses among the candidates (noisy parallel decoding); lm: a file of
+    `narspeech lm`, or "bundled" for the one in the model's folder. `name` is the folder as given, "english" for the
+    model in the package and "" for a Model.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Transcriber:
         *,
         device: str | None = None,
         teacher: str | os.PathLike[str] | Model | None = None,
+        lm: str | os.PathLike[str] | None = None,
     ) -> None:
         self.model = ready(BUNDLED if model is None else model, device)
         self.name = BUNDLED.name if model is None else "" if isinstance(model, Model) else os.fspath(model)
@@ -54,12 +58,25 @@ class Transcriber:
         if not self.rate:
             raise ConfigError("expected a model that hears sound, received one that reads text: translate with it")
         self.teacher = None if teacher is None else find_teacher(teacher, self.model)
+        folder = BUNDLED if model is None else None if isinstance(model, Model) else Path(model)
+        self.lm = None if lm is None else load_lm(lm, folder, self.model)
 
     def options(
-        self, *, steps: int | None = None, threshold: float | None = None, trace: bool = False
+        self,
+        *,
+        steps: int | None = None,
+        threshold: float | None = None,
+        beam: int | None = None,
+        lm_weight: float | None = None,
+        trace: bool = False,
     ) -> DecodeOptions:
         """The model's own decoding settings, with what is given here in their place."""
-        return self.model.config.decoding.but(steps=steps, threshold=threshold, trace=trace)
+        changes = {"steps": steps, "threshold": threshold, "beam": beam, "lm_weight": lm_weight, "trace": trace}
+        return self.model.config.decoding.but(**changes)
+
+    def scorer(self, hotwords: Sequence[str], options: DecodeOptions) -> Scorer | None:
+        """The language model and the words or phrases to favour, with their weights; None where there is neither."""
+        return fuse(self.lm, hotwords, self.model, options)
 
     def __call__(
         self,
@@ -68,9 +85,10 @@ class Transcriber:
         *,
         decoder: DecoderName | None = None,
         batch_size: int = 8,
+        hotwords: Sequence[str] = (),
     ) -> list[Transcript]:
         """Transcripts of recordings at the model's rate, in their order."""
-        found = dict(self.stream(recordings, options, decoder=decoder, batch_size=batch_size))
+        found = dict(self.stream(recordings, options, decoder=decoder, batch_size=batch_size, hotwords=hotwords))
         return [found[index] for index in range(len(recordings))]
 
     def stream(
@@ -80,14 +98,20 @@ class Transcriber:
         *,
         decoder: DecoderName | None = None,
         batch_size: int = 8,
+        hotwords: Sequence[str] = (),
     ) -> Iterator[tuple[int, Transcript]]:
         """Index and transcript of every recording as soon as it is done; batches hold recordings of like length."""
         self.check(decoder, batch_size)
+        scorer = self.scorer(hotwords, options or self.model.config.decoding)
         for chosen in by_length({index: len(audio.samples) for index, audio in enumerate(recordings)}, batch_size):
-            yield from zip(chosen, self.batch([recordings[i] for i in chosen], options, decoder), strict=True)
+            yield from zip(chosen, self.batch([recordings[i] for i in chosen], options, decoder, scorer), strict=True)
 
     def batch(
-        self, recordings: Sequence[Audio], options: DecodeOptions | None = None, decoder: DecoderName | None = None
+        self,
+        recordings: Sequence[Audio],
+        options: DecodeOptions | None = None,
+        decoder: DecoderName | None = None,
+        scorer: Scorer | None = None,
     ) -> list[Transcript]:
         """Transcripts of recordings that are decoded together."""
         other = next((recording.rate for recording in recordings if recording.rate != self.rate), None)
@@ -96,7 +120,7 @@ class Transcriber:
         began = time.perf_counter()
         source = Padded.pack([torch.from_numpy(recording.samples) for recording in recordings]).to(self.device)
         head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
-        hypotheses = decode_with(self.teacher, self.model, source, options, head)
+        hypotheses = decode_with(self.teacher, self.model, source, options, head, scorer)
         sound = sum(recording.duration for recording in recordings)
         known = {
             "speed": sound / max(time.perf_counter() - began, 1e-9),
@@ -136,9 +160,9 @@ def to_transcript(hypothesis: Hypothesis, audio: Audio, tokenizer: Tokenizer, **
 
 
 @lru_cache(maxsize=1)
-def shared_transcriber(model: str | None, device: str | None) -> Transcriber:
+def shared_transcriber(model: str | None, device: str | None, lm: str | None = None) -> Transcriber:
     """The last model used stays loaded, so that calling `transcribe` in a loop loads it once."""
-    return Transcriber(model, device=device)
+    return Transcriber(model, device=device, lm=lm)
 
 
 class Settings(TypedDict, total=False):
@@ -151,6 +175,10 @@ class Settings(TypedDict, total=False):
     decoder: DecoderName | None
     steps: int | None
     threshold: float | None
+    lm: str | os.PathLike[str] | None
+    lm_weight: float | None
+    beam: int | None
+    hotwords: Sequence[str]
     batch_size: int
     trace: bool
     progress: Progress
@@ -182,7 +210,9 @@ def transcribe(
     recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel:
     which one to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one;
     decoder: "ctc" reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token
-    is refined, by default the model's own; trace: keep every refinement step; batch_size: recordings decoded together.
+    is refined, by default the model's own; lm: a language model's file, or "bundled" for the one in the model's folder;
+    lm_weight: what it counts; beam: texts that a search through CTC keeps; hotwords: words or phrases to favour, spelt
+    as the model writes; trace: keep every refinement step; batch_size: recordings decoded together.
     on_error: "raise" AudioError for the first recording that cannot be transcribed, or "record" a Failure in its place
     and go on with the others. progress: True for a bar on stderr, or a function that is called with (done, total).
     """
@@ -211,6 +241,10 @@ def iter_transcribe(
     decoder: DecoderName | None = None,
     steps: int | None = None,
     threshold: float | None = None,
+    lm: str | os.PathLike[str] | None = None,
+    lm_weight: float | None = None,
+    beam: int | None = None,
+    hotwords: Sequence[str] = (),
     batch_size: int = 8,
     trace: bool = False,
     progress: Progress = False,
@@ -225,16 +259,18 @@ def iter_transcribe(
     if on_error not in ("raise", "record"):
         raise NarspeechError(f"expected on_error to be 'raise' or 'record', received {on_error!r}: take one of them")
     if isinstance(model, Model):
-        transcriber = Transcriber(model, device=device)
+        transcriber = Transcriber(model, device=device, lm=lm)
     else:
-        transcriber = shared_transcriber(None if model is None else os.fspath(model), device)
-    options = transcriber.options(steps=steps, threshold=threshold, trace=trace)
+        folder, lm_file = (None if path is None else os.fspath(path) for path in (model, lm))
+        transcriber = shared_transcriber(folder, device, lm_file)
+    options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace)
+    scorer = transcriber.scorer(hotwords, options)
     transcriber.check(decoder, batch_size)
 
     def load(source: AudioSource) -> Audio:
         return load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel)
 
-    decode = partial(transcriber.batch, options=options, decoder=decoder)
+    decode = partial(transcriber.batch, options=options, decoder=decoder, scorer=scorer)
     total = len(recordings) if isinstance(recordings, Sized) else None
     found = tracked(outcomes(recordings, load, decode, batch_size), total, progress)
     return _results(in_order(found), on_error)

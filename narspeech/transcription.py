@@ -51,6 +51,14 @@ class TranscribeOptions:
     """Refinement steps at most; by default what suits the model."""
     threshold: float | None = None
     """Refine tokens of less confidence (0 to 1); by default what suits the model."""
+    lm: str | None = None
+    """A language model of `narspeech lm` over the model's tokens; "bundled": the one in the model's folder."""
+    lm_weight: float | None = None
+    """What the language model counts beside the model's own 1; by default what suits the model."""
+    beam: int | None = None
+    """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1."""
+    hotword: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A word or phrase to favour, spelt as the model writes; may be given often."""
     format: str = "txt"
     """txt, json, jsonl, srt, vtt, tsv, ctm, trn or TextGrid; with --out also several, such as srt,json. On stdout txt
     is a line a file, empty for one that failed, and jsonl an object a file with id, path and error for one that failed;
@@ -123,7 +131,7 @@ def main(argv: list[str]) -> int:
     tally = Tally(skipped=len(recordings) - len(todo))
     try:
         # What is all done needs no model.
-        transcriber = Transcriber(options.model, device=options.device) if todo else None
+        transcriber = Transcriber(options.model, device=options.device, lm=options.lm) if todo else None
     except (CheckpointError, ConfigError) as error:
         complain(str(error))
         return 3
@@ -180,9 +188,12 @@ def run(
     transcriber: Transcriber, recordings: Sequence[Recording], options: TranscribeOptions, emit: Emit, tally: Tally
 ) -> None:
     """Transcribe the recordings, emit what becomes of them in their order, and count it."""
-    decoding = transcriber.options(steps=options.steps, threshold=options.threshold)
+    decoding = transcriber.options(
+        steps=options.steps, threshold=options.threshold, beam=options.beam, lm_weight=options.lm_weight
+    )
     transcriber.check(options.decoder, options.batch_size)
-    decode = partial(transcriber.batch, options=decoding, decoder=options.decoder)
+    scorer = transcriber.scorer(options.hotword, decoding)
+    decode = partial(transcriber.batch, options=decoding, decoder=options.decoder, scorer=scorer)
     # Lines of text on the same terminal are progress enough, and would run into a bar.
     bar = sys.stderr.isatty() and not (options.out is None and sys.stdout.isatty())
     found = outcomes(recordings, lambda recording: recording.load(transcriber.rate), decode, options.batch_size)

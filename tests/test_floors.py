@@ -29,7 +29,7 @@ FLOORS = (
     ("checkpoint",),
     ("search", "align", "picture", "writers"),
     ("longform", "outcomes"),
-    ("transcriber", "translator"),
+    ("transcriber", "translator", "lm"),
     ("distill", "export", "serve"),
     ("tasks",),
     ("profile",),

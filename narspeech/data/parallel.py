@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import html
+import lzma
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from narspeech.errors import ManifestError
 
@@ -20,6 +21,8 @@ TOKEN = re.compile(r"'?\w+(?:(?:-+|\.|(?<=\d),(?=\d))\w+)*|\.+|-+|[^\w\s]")
 SEGMENT = re.compile(r"<seg\b[^>]*>(.*?)</seg>", re.DOTALL | re.IGNORECASE)
 # Control and format characters, and those of private use, which Moses' remove-non-printing-char.perl replaces as well.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ue000-\uf8ff]")
+
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 Texts = tuple[str, str]
 
@@ -33,14 +36,14 @@ class Limits(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text, packed by gzip where its name ends in .gz, one after the other; runs of white space become
-    one space. Raises ManifestError."""
+    """The lines of a text, packed by gzip or xz where its name ends in .gz or .xz, one after the other; runs of white
+    space become one space. Raises ManifestError."""
     try:
         # Only "\n" ends a line: crawled text has carriage returns and the like inside of sentences.
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as file:
+        with OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", newline="\n") as file:
             for line in file:
                 yield " ".join(line.split())
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
         raise ManifestError(f"expected lines of UTF-8 text in {path}, received: {error}; fetch it anew") from error
 
 

@@ -17,6 +17,7 @@ from narspeech.nn.layers import StackConfig
 from narspeech.ops.ctc import at_labels, ctc_loss, path_loss, spelling
 from narspeech.ops.imputer import imputer_loss
 from narspeech.ops.masking import fill, mask_uniform, quota
+from narspeech.ops.scorer import Scorer
 from narspeech.ops.viterbi import forced_path
 from narspeech.tokenizer import MASK
 
@@ -53,7 +54,7 @@ class AlignRefine(PathDecoder):
         super().__init__(config, memory_width, size)
         self.config = config
 
-    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         memory = self.prepare(encoded)
         learn = {"align_refine": self._refining, "align_denoise": self._denoising, "imputer": self._imputing}
         total, parts = learn[self.config.mode](memory, batch.target)
@@ -93,14 +94,16 @@ class AlignRefine(PathDecoder):
         log_probs = path._replace(data=self.tokens.log_probs(states, labels).log_probs)
         return imputer_loss(log_probs, spelled, truth, revealed)[0].sum(), {"hidden": hidden.sum()}
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         assert memory.ctc is not None
         draft = best_path(memory.ctc)
         if self.config.mode != "imputer" or options.steps == 0:
             return draft
         return draft._replace(tokens=masked_path(memory.ctc), undecided=memory.ctc.lengths)
 
-    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
+    def refine(
+        self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions, scorer: Scorer | None = None
+    ) -> Draft:
         proposal = best_path(self.log_probs(draft.tokens, memory))
         tokens, scores = proposal.tokens.data, proposal.scores
         if self.config.mode == "imputer":

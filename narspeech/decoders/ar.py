@@ -21,6 +21,7 @@ from narspeech.nn.attention import Cache
 from narspeech.nn.layers import StackConfig
 from narspeech.nn.positions import placed, rotary, sinusoids
 from narspeech.ops.ends import ended
+from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
 NOTHING = float("-inf")
@@ -64,7 +65,7 @@ class AR(StackDecoder):
         out: Tensor = self.stack(x, (places <= places[:, None])[None, None], memory.keys, memory.values, memory.mask)
         return out
 
-    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         """Cross-entropy of every token of the target and of its end."""
         target = batch.target
         wanted = ended(target)
@@ -79,7 +80,7 @@ class AR(StackDecoder):
         return (log_probs.gather(-1, wanted.data.unsqueeze(-1)).squeeze(-1) * wanted.mask).sum(-1)
 
     @torch.no_grad()
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         """The best `options.beam` hypotheses of every utterance, or as many as there are, by beam search.
 
         A hypothesis ends where its end is among the best `beam` continuations. An utterance is done when it has
@@ -110,7 +111,7 @@ class AR(StackDecoder):
                     cache.keep(kept)
         return collect(moves, len(lengths), options.beam)
 
-    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:  # noqa: ARG002
+    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
         """(R,) the log-probability of the whole, its end included, over its length to the power of the penalty."""
         whole = draft.tokens._replace(lengths=draft.tokens.lengths + 1)
         return (draft.scores * whole.mask).sum(-1) / whole.lengths**self.config.length_penalty

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
 from narspeech.errors import ConfigError
+from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import MASK
 
 
@@ -16,12 +17,20 @@ from narspeech.tokenizer import MASK
 class DecodeOptions:
     """steps: refinement budget K; threshold: tokens less confident than this are refined, every one at 1; candidates:
     hypotheses that are refined side by side, such as lengths, fertilities or samples; beam: hypotheses that a search
-    keeps; trace: keep every step. A family reads what it knows of. Raises ConfigError."""
+    keeps; trace: keep every step. A family reads what it knows of. Raises ConfigError.
+
+    lm_weight, hotword_weight: what a language model's log-probabilities and each character of a hotword count beside
+    the model's own log-probabilities; token_bonus: what a search adds for every token, since a language model prefers
+    short texts. They matter where there is a language model, or hotwords.
+    """
 
     steps: int = 10
     threshold: float = 0.99
     candidates: int = 1
     beam: int = 1
+    lm_weight: float = 0.5
+    token_bonus: float = 1.0
+    hotword_weight: float = 1.0
     trace: bool = False
 
     def __post_init__(self) -> None:
@@ -30,6 +39,9 @@ class DecodeOptions:
         for name in ("candidates", "beam"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of 1 or more, received {getattr(self, name)}; 5 is usual")
+        for name in ("lm_weight", "hotword_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"expected {name} of 0 or more, received {getattr(self, name)}: 0.5 is usual")
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"expected a threshold between 0 and 1, received {self.threshold}: 1 refines every token")
 
@@ -73,11 +85,13 @@ class Memory(NamedTuple):
 class Decoder(nn.Module):
     """A family of decoders. Tokens are (R, U) ids; all families share `refine.decode`.
 
-    reads_ctc: whether the model must have a CTC head for it; repeats: whether a step that changed nothing would be
-    followed by more of the same, so that the row is done. Not where each step looks at other tokens.
+    reads_scorer: whether a scorer, such as a language model, can have its say in `draft` and `refine`; reads_ctc:
+    whether the model must have a CTC head for it; repeats: whether a step that changed nothing would be followed by
+    more of the same, so that the row is done. Not where each step looks at other tokens.
     """
 
     reads_ctc = False
+    reads_scorer = False
     repeats = True
 
     def prepare(self, encoded: Encoded) -> Memory:
@@ -86,11 +100,13 @@ class Decoder(nn.Module):
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         raise NotImplementedError
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         """The first hypotheses: owners 0, 1, ... are the rows of the memory, in order, each with one row or more."""
         raise NotImplementedError
 
-    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
+    def refine(
+        self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions, scorer: Scorer | None = None
+    ) -> Draft:
         """One refinement step; rows of draft and memory correspond. Never mutates its arguments."""
         return draft
 
@@ -99,17 +115,17 @@ class Decoder(nn.Module):
         unless a family rewrites what is decided."""
         return ~(draft.tokens.data == MASK).any(-1)
 
-    def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
+    def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:
         """The same rows in the form in which they come out: without end marks, collapsed."""
         return draft
 
-    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:  # noqa: ARG002
+    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
         """(R,) how good a finished row is beside the others of its owner: the mean log-probability a token. A row
         without tokens has none, and goes behind the others."""
         lengths = draft.tokens.lengths
         return ((draft.scores * draft.tokens.mask).sum(-1) / lengths).masked_fill(lengths == 0, float("-inf"))
 
-    def score(self, tokens: Padded, memory: Memory) -> Tensor:  # noqa: ARG002
+    def score(self, tokens: Padded, memory: Memory) -> Tensor:
         """(R,) log-probability of whole given hypotheses (R, U); rows of both correspond. To rescore another model's
         hypotheses, and to distil. Raises ConfigError where a family gives none."""
         raise ConfigError(

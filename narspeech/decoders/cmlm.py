@@ -21,6 +21,7 @@ from narspeech.nn.heads import LengthHead
 from narspeech.nn.layers import StackConfig
 from narspeech.ops.copying import at_places
 from narspeech.ops.masking import mask_uniform, top
+from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import MASK, PAD
 
 
@@ -62,7 +63,7 @@ class CMLM(StackDecoder):
         logits: Tensor = self.tokens(self.states(tokens, memory))
         return logits
 
-    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         """Cross-entropy at n ~ U{1..U} distinct masked positions of each target (section 3.1), and of its length."""
         target = batch.target.widened(1, PAD)  # attention needs at least one place, though all texts be empty
         unseen = torch.rand(len(target.lengths), 1).to(target.data.device) < self.config.unseen
@@ -74,7 +75,7 @@ class CMLM(StackDecoder):
         parts = {"masked": hidden.sum(), "masked_correct": correct, "length": length.detach()}
         return Loss(total + self.config.length_weight * length, target.lengths.sum(), parts)
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         """All MASK at the likeliest lengths, best first, `candidates` rows an utterance; where there are no steps to
         fill them, one prediction of them all."""
         lengths = self.length.likeliest(memory.states, options.candidates)
@@ -86,7 +87,9 @@ class CMLM(StackDecoder):
         draft = Draft(tokens, torch.zeros(tokens.data.shape, device=lengths.device), owner, lengths)
         return draft if options.steps else self.refine(draft, memory.rows(owner), Round(0, 1), options)
 
-    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
+    def refine(
+        self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions, scorer: Scorer | None = None
+    ) -> Draft:
         """Mask the n = floor(U (1 - t / T)) tokens of lowest score and predict them again (section 3.2)."""
         lengths, left = draft.tokens.lengths, turn.steps - turn.index
         weak = top(-draft.scores, draft.tokens.mask, lengths * left // turn.steps)

@@ -1,13 +1,20 @@
-"""CTC, read greedily: the collapsed best path of the model's own CTC head (Graves et al. 2006)."""
+"""CTC (Graves et al. 2006): the collapsed best path of the model's own head, or the best texts of a beam search."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from narspeech.batch import Batch, Draft, Encoded, Loss, TrainStep
+import torch
+from torch import Tensor
+
+from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
 from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.ops.ctc import ctc_loss, greedy
+from narspeech.ops.ctc_beam import prefix_beam_search
+from narspeech.ops.scorer import Scorer
+
+BEAM = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,21 +29,41 @@ def greedy_draft(memory: Memory) -> Draft:
     return Draft.decided(tokens, scores)
 
 
+def searched_draft(memory: Memory, options: DecodeOptions, scorer: Scorer | None) -> Draft:
+    """The best texts of every utterance in a beam, best first. A scorer needs some to choose from: beside one, a beam
+    of 1 stands for BEAM."""
+    assert memory.ctc is not None
+    beam = BEAM if options.beam == 1 else options.beam
+    found = prefix_beam_search(memory.ctc, beam, scorer, options.token_bonus if scorer is not None else 0.0)
+    exists = found.totals > float("-inf")
+    exists[:, 0] = True
+    index = exists.flatten().nonzero().squeeze(-1)
+    tokens, scores, lengths = (x.flatten(0, 1)[index] for x in (found.tokens, found.scores, found.lengths))
+    return Draft(Padded(tokens, lengths), scores, index // beam, torch.zeros_like(index))
+
+
 class CTCDecoder(Decoder):
     """It has no parameters: the one CTC head belongs to the model."""
 
     reads_ctc = True
+    reads_scorer = True
 
-    def __init__(self, config: CTCDecoderConfig | None = None, memory_width: int = 0, size: int = 0) -> None:  # noqa: ARG002
+    def __init__(self, config: CTCDecoderConfig | None = None, memory_width: int = 0, size: int = 0) -> None:
         super().__init__()
 
     def prepare(self, encoded: Encoded) -> Memory:
         return Memory(encoded.states.mask[:, None, None], encoded.states, encoded.inputs, ctc=encoded.ctc)
 
-    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         assert encoded.ctc is not None
         losses, fits = ctc_loss(encoded.ctc, batch.target)
         return Loss(losses.sum(), (batch.target.lengths * fits).sum(), {})
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
-        return greedy_draft(memory)
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
+        if options.beam == 1 and scorer is None:
+            return greedy_draft(memory)
+        return searched_draft(memory, options, scorer)
+
+    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
+        """All alike, which keeps the beam's own order."""
+        return torch.zeros_like(draft.owner, dtype=torch.float)

@@ -22,9 +22,10 @@ from narspeech.nn.layers import StackConfig
 from narspeech.nn.positions import placed, rotary, rotate
 from narspeech.ops.copying import at_places
 from narspeech.ops.dag import best_path, dag_loss, fuzzy_match, link_log_probs
-from narspeech.ops.dag_search import Scorer, beam_search, lookahead_path, read_path, viterbi_path
+from narspeech.ops.dag_search import beam_search, lookahead_path, read_path, viterbi_path
 from narspeech.ops.ends import with_ends
 from narspeech.ops.glancing import annealed, rehearsal, reveal
+from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
 
@@ -72,7 +73,7 @@ class Graph(NamedTuple):
 
 
 class DAG(StackDecoder):
-    """scorer: what a beam search adds to the log-probability of each next token, such as an n-gram model's."""
+    reads_scorer = True
 
     def __init__(self, config: DAGConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)
@@ -83,7 +84,6 @@ class DAG(StackDecoder):
         # The first head begins with the next vertices, each other one reaches twice as far as the one before. From
         # links as likely to all later vertices, a graph would begin with paths of no more than log L tokens.
         self.slope = nn.Parameter(-math.log(2) * torch.arange(config.heads))
-        self.scorer: Scorer | None = None
 
     def prepare(self, encoded: Encoded) -> Memory:
         memory = super().prepare(encoded)
@@ -163,13 +163,13 @@ class DAG(StackDecoder):
         unfit = (~fits[: len(fits) // 2 if step.views else None]).sum()
         return Loss(total, target.lengths.sum(), {"glanced": shown.sum(), name: unfit})
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         """The graph, read: there is nothing to refine. One host sync."""
         config = self.config
         states, links, lengths = self(self.vertices(memory.states), memory)
         emissions = F.log_softmax(self.tokens(states).float(), -1)
-        if config.decoding == "beam" or options.beam > 1:
-            return self._search(emissions, links, lengths, options.beam)
+        if config.decoding == "beam" or options.beam > 1 or scorer is not None:
+            return self._search(emissions, links, lengths, options.beam, scorer)
         scores, best = emissions.max(-1)
         if config.decoding == "viterbi":
             visited = viterbi_path(links, scores, config.beta, config.length_penalty, lengths)
@@ -177,15 +177,15 @@ class DAG(StackDecoder):
             visited = lookahead_path(links, scores, config.beta if config.decoding == "lookahead" else 0.0, lengths)
         return Draft.decided(*read_path(visited, best, scores, links, lengths))
 
-    def _search(self, emissions: Tensor, links: Tensor, lengths: Tensor, beam: int) -> Draft:
-        found = beam_search(links, emissions, lengths, beam, self.config.length_penalty, self.scorer)
+    def _search(self, emissions: Tensor, links: Tensor, lengths: Tensor, beam: int, scorer: Scorer | None) -> Draft:
+        found = beam_search(links, emissions, lengths, beam, self.config.length_penalty, scorer)
         exists = found.totals > float("-inf")
         exists[:, 0] = True
         index = exists.flatten().nonzero().squeeze(-1)
         tokens, scores, counts, _ = (x.flatten(0, 1)[index] for x in found)
         return Draft(Padded(tokens, counts), scores, index // beam, torch.zeros_like(index))
 
-    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:  # noqa: ARG002
+    def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
         """All alike, which keeps the beam's own order: the end of a text has a probability too."""
         return torch.zeros_like(draft.owner, dtype=torch.float)
 

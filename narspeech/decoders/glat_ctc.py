@@ -13,6 +13,7 @@ from narspeech.decoders.path import PathDecoder, best_path, masked_path
 from narspeech.nn.layers import StackConfig
 from narspeech.ops.ctc import spelled_loss, spelling
 from narspeech.ops.glancing import annealed, rehearsal, reveal
+from narspeech.ops.scorer import Scorer
 from narspeech.ops.viterbi import forced_path
 
 
@@ -61,5 +62,5 @@ class GlatCTC(PathDecoder):
             parts["infeasible"] = (~fits).sum()
         return Loss(losses.sum(), batch.target.lengths.sum(), parts)
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         return best_path(self.log_probs(masked_path(memory.states), memory))

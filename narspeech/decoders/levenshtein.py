@@ -24,6 +24,7 @@ from narspeech.ops.cross_entropy import smoothed_cross_entropy
 from narspeech.ops.edits import common, fit, insert, keep, missing_counts
 from narspeech.ops.ends import with_ends
 from narspeech.ops.masking import top
+from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import MASK, PAD
 
 # Placeholders that one gap may be given in one step (Gu et al. 2019, section 3.2).
@@ -85,7 +86,7 @@ class Levenshtein(StackDecoder):
         logits: Tensor = self.tokens(self(tokens, memory)[:, 1:-1]).float()
         return logits
 
-    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         """The cross-entropy of each policy to the expert's action (section 4.1, dual policy): insertion learns from
         targets with tokens dropped, deletion from what the model itself, sampled, has filled in."""
         memory, target = self.prepare(encoded), batch.target
@@ -123,14 +124,16 @@ class Levenshtein(StackDecoder):
         nothing = lengths.new_zeros(len(lengths), 0)
         return Draft.decided(Padded(nothing, lengths), nothing.float())
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         """The start; where that is nothing and there are no steps to come, one step from there."""
         draft = self._first(memory)
         if options.steps or self.config.start == "ctc":
             return draft
         return self.refine(draft, memory, Round(0, 1), options)
 
-    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
+    def refine(
+        self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions, scorer: Scorer | None = None
+    ) -> Draft:
         """Delete, insert placeholders, fill them. One host sync, for the width of the result and whether anything is
         to be filled: it costs less than the layers would, at the longest width that a row may have in every step, and
         in the last one for nothing."""

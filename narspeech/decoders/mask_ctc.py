@@ -22,8 +22,13 @@ from narspeech.errors import ConfigError
 from narspeech.nn.layers import StackConfig
 from narspeech.ops.copying import at_places
 from narspeech.ops.ctc import greedy, token_starts
+from narspeech.ops.ends import ended
 from narspeech.ops.masking import fill, mask_uniform, quota
-from narspeech.tokenizer import MASK, PAD
+from narspeech.ops.scorer import Scorer, contexts
+from narspeech.tokenizer import BOS, MASK, PAD
+
+# How many of the likeliest tokens of a place a scorer chooses among.
+CHOICE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ class MaskCTCConfig(StackConfig):
 
 class MaskCTC(StackDecoder):
     reads_ctc = True
+    reads_scorer = True
 
     def __init__(self, config: MaskCTCConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)
@@ -76,7 +82,7 @@ class MaskCTC(StackDecoder):
         logits: Tensor = self.tokens(self.states(tokens, memory))
         return logits
 
-    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:  # noqa: ARG002
+    def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         """Cross-entropy at n ~ U{1..U} distinct masked positions of each target."""
         target = batch.target.widened(1, PAD)  # attention needs at least one place, though all texts be empty
         hidden, seen, places = mask_uniform(target), target.data, None
@@ -95,7 +101,7 @@ class MaskCTC(StackDecoder):
         chosen = torch.rand(tokens.shape).to(tokens.device) < self.config.errors
         return torch.where(chosen & (tokens != PAD), (posteriors + self.tokens.forbidden).argmax(-1), tokens)
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         draft = greedy_draft(memory)
         if options.steps == 0 or options.threshold == 0:
             return draft
@@ -105,8 +111,37 @@ class MaskCTC(StackDecoder):
         tokens = Padded(draft.tokens.data.masked_fill(weak, MASK), draft.tokens.lengths)
         return draft._replace(tokens=tokens, undecided=weak.sum(-1))
 
-    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:  # noqa: ARG002
-        confidence, proposal = F.log_softmax(self(draft.tokens, memory).float(), -1).max(-1)
+    def refine(
+        self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions, scorer: Scorer | None = None
+    ) -> Draft:
+        """scorer: it joins the choice of each token whose left neighbour is decided."""
+        log_probs = F.log_softmax(self(draft.tokens, memory).float(), -1)
+        if scorer is None:
+            confidence, proposal = log_probs.max(-1)
+        else:
+            confidence, proposal = fused(log_probs, draft.tokens, scorer)
         count = quota(draft.undecided, turn.index, turn.steps)
         tokens, scores = fill(draft.tokens.data, draft.scores, proposal, confidence, count)
         return draft._replace(tokens=draft.tokens._replace(data=tokens), scores=scores)
+
+
+def fused(log_probs: Tensor, tokens: Padded, scorer: Scorer) -> tuple[Tensor, Tensor]:
+    """Log-probability (R, U) and token (R, U) of the best choice by log_probs (R, U, V) and the scorer together.
+
+    The scorer judges the likeliest tokens by what stands before them, and the token behind them, where that is decided,
+    as their continuation; it shares out their probability anew, so that places with and without neighbours compare.
+    """
+    values, choice = log_probs.topk(min(CHOICE, log_probs.shape[-1]))
+    before = contexts(tokens, scorer.context)
+    after = ended(tokens).data[:, 1:]  # EOS behind the last
+    known = torch.cat([torch.full_like(after[:, :1], BOS), tokens.data], 1)[:, :-1] != MASK
+    bonus = scorer(before.flatten(0, 1), choice.flatten(0, 1)).view_as(values) * known.unsqueeze(-1)
+    if scorer.context:
+        shifted = before[..., 1:].unsqueeze(2).expand(-1, -1, choice.shape[2], -1)
+        following = torch.cat([shifted, choice.unsqueeze(-1)], -1).flatten(0, 2)
+        next_token = after.unsqueeze(-1).expand_as(choice).reshape(-1, 1)
+        right = scorer(following, next_token).view_as(values)
+        bonus = bonus + right * (after != MASK).unsqueeze(-1)
+    shared = (values + bonus).log_softmax(-1) + values.logsumexp(-1, keepdim=True)
+    confidence, best = shared.max(-1)
+    return confidence, choice.gather(-1, best.unsqueeze(-1)).squeeze(-1)

@@ -32,6 +32,7 @@ from narspeech.ops.copying import (
 )
 from narspeech.ops.cross_entropy import count_right, smoothed_cross_entropy
 from narspeech.ops.glancing import annealed, glance
+from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import PAD
 
 # Fertilities 0..49, as published; larger ones are copied as often as given, but learnt as 49.
@@ -156,7 +157,7 @@ class NAT(StackDecoder):
         loss = F.cross_entropy(logits, fertilities[states.mask].clamp(max=FERTILITIES - 1), reduction="sum")
         return loss, fertile_copy(fertilities, width), {"fertility": loss.detach(), "guided": given.sum()}
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         """Whole hypotheses at once: there is nothing to refine."""
         lengths, owner, copied = self._plan(memory.states, options.candidates)
         frames = self.copy(memory.states.data)

@@ -44,7 +44,7 @@ class PathDecoder(StackDecoder):
         """(R, T, V) in float32."""
         return Padded(F.log_softmax(self(path, memory).float(), -1), path.lengths)
 
-    def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
+    def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:
         """The tokens that the path spells; a token's score is the highest in its run of frames."""
         tokens, scores, _ = collapse(draft.tokens, draft.scores)
         return draft._replace(tokens=tokens, scores=scores)

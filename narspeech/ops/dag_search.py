@@ -6,19 +6,16 @@ and ends, say nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from narspeech.batch import Padded
 from narspeech.ops.dag import INF, trace
-from narspeech.tokenizer import EOS, PAD
-
-# Tokens before (N, n) -> what is added to the log-probability (N, V) of each token that may follow, EOS among them:
-# an n-gram model, or hotwords, with its weight.
-Scorer = Callable[[Tensor], Tensor]
+from narspeech.ops.scorer import Scorer
+from narspeech.tokenizer import BOS, EOS, PAD
 
 
 class Beam(NamedTuple):
@@ -124,7 +121,9 @@ def beam_search(
         reached = state @ onward
         bonus = emissions.new_zeros(1, 1, vocabulary)
         if scorer is not None:
-            bonus = scorer(active.tokens[..., :count].flatten(0, 1)).view(rows, beam, vocabulary)
+            before = F.pad(active.tokens[..., :count], (scorer.context, 0), value=BOS)[..., count:]
+            every = torch.arange(vocabulary, device=links.device).expand(rows * beam, -1)
+            bonus = scorer(before.flatten(0, 1), every).view(rows, beam, vocabulary)
         stops = reached.gather(2, last.expand(rows, beam).unsqueeze(-1))[..., 0].log() + bonus[..., EOS]
         fresh = active._replace(totals=(active.totals + stops) / (count + 1) ** penalty)
         both = Beam(*(torch.cat(pair, 1) for pair in zip(ended, fresh, strict=True)))

@@ -18,6 +18,7 @@ from narspeech.checkpoint import ready
 from narspeech.decoders.base import DecodeOptions, Decoder
 from narspeech.errors import ConfigError
 from narspeech.model import Model
+from narspeech.ops.scorer import Scorer
 from narspeech.result import Hypothesis
 from narspeech.tokenizer import PAD
 
@@ -52,14 +53,19 @@ def reading(rate: int) -> str:
 
 
 def decode_with(
-    teacher: Model | None, model: Model, source: Padded, options: DecodeOptions | None, decoder: Literal["ctc"] | None
+    teacher: Model | None,
+    model: Model,
+    source: Padded,
+    options: DecodeOptions | None,
+    decoder: Literal["ctc"] | None,
+    scorer: Scorer | None = None,
 ) -> list[Hypothesis]:
     """`model.decode`, whose candidates the teacher chooses among where there is one. Raises ConfigError where it has
     no choice."""
     options = options or model.config.decoding
     if teacher is not None and (decoder == "ctc" or options.candidates == options.beam == 1):
         raise ConfigError("expected several candidates for the teacher to choose from, received one: give --candidates")
-    hypotheses = model.decode(source, options, decoder)
+    hypotheses = model.decode(source, options, decoder, scorer)
     return hypotheses if teacher is None else rescore(hypotheses, teacher, source)
 
 

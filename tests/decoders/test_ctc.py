@@ -9,9 +9,11 @@ import torch
 
 from narspeech.batch import Batch, Encoded, Padded
 from narspeech.decoders.base import DecodeOptions
-from narspeech.decoders.ctc import CTCDecoder
+from narspeech.decoders.ctc import BEAM, CTCDecoder
+from narspeech.ops.ctc import ctc_loss
 from narspeech.refine import decode
 from narspeech.tokenizer import BLANK
+from tests import fakes
 
 
 def encoded(log_probs: torch.Tensor, lengths: list[int]) -> Encoded:
@@ -49,3 +51,25 @@ def test_loss_is_the_heads() -> None:
     )
     torch.testing.assert_close(loss.total, expected)
     assert loss.count == 5
+
+
+def test_a_scorer_or_a_beam_searches() -> None:
+    logits = 2 * torch.randn(3, 20, 9)
+    logits[..., 1:5] = -1e4
+    source = encoded(logits.log_softmax(-1), [20, 0, 9])
+    wide = decode(CTCDecoder(), source, DecodeOptions(beam=4))
+    assert [len(h.alternatives) for h in wide] == [3, 0, 3]
+    assert source.ctc is not None
+    likely, _ = ctc_loss(source.ctc, Padded.pack([torch.tensor(h.tokens, dtype=torch.long) for h in wide]))
+    others, _ = ctc_loss(
+        source.ctc, Padded.pack([torch.tensor((h.alternatives or (h,))[0].tokens, dtype=torch.long) for h in wide])
+    )
+    assert (likely <= others + 1e-4).all()
+    hot = decode(CTCDecoder(), source, DecodeOptions(), fakes.Favourite(7, 8.0))
+    assert [len(h.alternatives) for h in hot] == [BEAM - 1, 0, BEAM - 1]
+    for plain, favoured in zip(wide, hot, strict=True):
+        assert favoured.tokens.count(7) > plain.tokens.count(7) or not plain.tokens
+    # What every token gains brings longer texts, beside a scorer.
+    more = decode(CTCDecoder(), source, DecodeOptions(token_bonus=4.0), fakes.Favourite(7, 0.0))
+    assert all(len(a.tokens) >= len(b.tokens) for a, b in zip(more, wide, strict=True))
+    assert len(more[0].tokens) > len(wide[0].tokens)

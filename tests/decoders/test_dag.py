@@ -291,12 +291,7 @@ def test_a_beam_gives_alternatives_in_their_order() -> None:
 def test_the_scorer_of_a_beam() -> None:
     model, source = decoder(), encoded([8, 5])
     plain = read(model, source, "beam", beam=4)
-
-    def scorer(tokens: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(tokens), SIZE).index_fill(1, torch.tensor([7]), 8.0)
-
-    model.scorer = scorer
-    hotter = read(model, source, "beam", beam=4)
+    hotter = decode(model, source, DecodeOptions(beam=4), fakes.Favourite(7, 8.0))
     assert all(h.tokens.count(7) > len(h.tokens) / 2 for h in hotter)
     assert any(h.tokens.count(7) < len(h.tokens) / 2 for h in plain)
 

@@ -14,12 +14,12 @@ from narspeech.batch import Batch, Draft, Encoded, Padded, Round, TrainStep
 from narspeech.decoders import mask_ctc
 from narspeech.decoders.base import DecodeOptions, Memory
 from narspeech.decoders.ctc import CTCDecoder
-from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
+from narspeech.decoders.mask_ctc import CHOICE, MaskCTC, MaskCTCConfig, fused
 from narspeech.errors import ConfigError
 from narspeech.model import Model
 from narspeech.nn.attention import CrossAttention
 from narspeech.refine import decode
-from narspeech.tokenizer import BLANK, MASK, PAD
+from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 from tests import fakes
 
 SIZE, WIDTH, FRAMES = 20, 16, 30
@@ -341,3 +341,48 @@ def test_memory_rows() -> None:
     assert all(torch.equal(few, all_[[2, 0]]) for few, all_ in zip(some.keys, memory.keys, strict=True))
     assert all(torch.equal(few, all_[[2, 0]]) for few, all_ in zip(some.values, memory.values, strict=True))
     assert F.log_softmax(some.ctc.data, -1).allclose(some.ctc.data, atol=1e-4)
+
+
+class Table:
+    """A scorer by the two tokens before."""
+
+    context = 2
+
+    def __init__(self) -> None:
+        self.values = torch.randn(SIZE, SIZE, SIZE)
+
+    def __call__(self, context: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        return self.values[context[:, :1], context[:, 1:], candidates]
+
+
+def test_a_scorer_joins_the_fill_beside_decided_neighbours() -> None:
+    scorer, lengths = Table(), [6, 3, 1]
+    tokens = torch.randint(6, SIZE, (3, 6))
+    tokens[0, [1, 2, 4]] = MASK
+    tokens[1:, 0] = MASK
+    log_probs = torch.randn(3, 6, SIZE).log_softmax(-1)
+    confidence, best = fused(log_probs, Padded(tokens, torch.tensor(lengths)), scorer)
+    for row, length in enumerate(lengths):
+        before = [BOS, BOS, *tokens[row, :length].tolist(), EOS]
+        for place in range(length):
+            first, left, right = before[place], before[place + 1], before[place + 3]
+            values, choice = log_probs[row, place].topk(min(CHOICE, SIZE))
+            bonus = torch.zeros(len(choice))
+            if left != MASK:
+                bonus += scorer.values[first, left, choice]
+            if right != MASK:
+                bonus += scorer.values[left, choice, right]
+            expected = (values + bonus).log_softmax(-1) + values.logsumexp(-1)
+            assert best[row, place] == choice[expected.argmax()]
+            assert confidence[row, place].item() == pytest.approx(expected.max().item(), abs=1e-5)
+            assert confidence[row, place] < 0
+
+
+def test_a_scorer_changes_what_is_masked_alone() -> None:
+    model, source, options = decoder(), encoded([30, 12, 0]), DecodeOptions(steps=4, threshold=0.9, trace=True)
+    plain, helped = decode(model, source, options), decode(model, source, options, fakes.Favourite(7, 50.0))
+    for one, other in zip(plain, helped, strict=True):
+        assert one.trace[:1] == other.trace[:1]
+        hidden = masks(one.trace[0].tokens) if one.trace else set()
+        assert not hidden or other.tokens.count(7) > one.tokens.count(7)  # wherever it was among the likeliest
+        assert all(one.tokens[place] == other.tokens[place] for place in {*range(len(one.tokens))} - hidden)

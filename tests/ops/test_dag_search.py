@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from narspeech.ops.dag_search import Beam, beam_search, lookahead_path, read_path, viterbi_path
-from narspeech.tokenizer import EOS
+from narspeech.tokenizer import BOS, EOS
 from tests.ops.test_dag import random_links
 
 LENGTHS = torch.tensor([9, 2, 5, 9, 3, 7])
@@ -176,16 +176,19 @@ class TestBeamSearch:
         def likes(text: tuple[int, ...]) -> float:
             return 2.0 * sum(a != b for a, b in pairwise(text)) - 0.5 * len(text) + (len(text) > 1)
 
-        def scorer(tokens: Tensor) -> Tensor:
-            bonus = torch.full((len(tokens), 8), -0.5)
-            for row, before in enumerate(tokens.tolist()):
-                if before:
-                    bonus[row] += 2.0
-                    bonus[row, before[-1]] -= 2.0
-                bonus[row, EOS] = float(len(before) > 1)
-            return bonus
+        class Likes:
+            context = 2
 
-        beam = beam_search(links, emissions, lengths, 30, 0.0, scorer)
+            def __call__(self, context: Tensor, candidates: Tensor) -> Tensor:
+                bonus = torch.full((len(context), 8), -0.5)
+                for row, (second, first) in enumerate(context.tolist()):
+                    if first != BOS:
+                        bonus[row] += 2.0
+                        bonus[row, first] -= 2.0
+                    bonus[row, EOS] = float(second != BOS)
+                return bonus.gather(1, candidates)
+
+        beam = beam_search(links, emissions, lengths, 30, 0.0, Likes())
         for row, length in enumerate(lengths.tolist()):
             every = texts(links[row], emissions[row], length)
             values = {text: torch.tensor(p).log().item() + likes(text) for text, p in every.items()}
