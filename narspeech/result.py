@@ -27,10 +27,30 @@ class Hypothesis:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """A word and its confidence in 0..1: the least of its tokens'."""
+    """A word, when it is said (seconds from the beginning of the recording, None where nothing tells) and its
+    confidence in 0..1: how likely it is right, of a model that was calibrated."""
 
     text: str
+    start: float | None = None
+    end: float | None = None
     confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """The words between two moments of a recording, in seconds; confidence: the mean of its words', 0 without any."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...]
+    confidence: float
+
+    @classmethod
+    def of(cls, words: tuple[Word, ...], start: float, end: float) -> Segment:
+        confidence = sum(word.confidence for word in words) / max(len(words), 1)
+        text = " ".join(word.text for word in words)
+        return cls(start=start, end=end, text=text, words=words, confidence=confidence)
 
 
 @dataclass(frozen=True, kw_only=True)

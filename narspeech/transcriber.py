@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,17 +13,23 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import torch
 
+from narspeech.align import Aligned, align, untimed
 from narspeech.batch import Padded
+from narspeech.calibration import Calibration
 from narspeech.checkpoint import ready
 from narspeech.data.audio import Audio, AudioSource, load_audio
 from narspeech.data.batching import by_length
+from narspeech.data.sound_file import Samples
+from narspeech.data.sound_stream import SoundStream, header_seconds
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, ConfigError, NarspeechError
+from narspeech.longform import segments
 from narspeech.model import Model
-from narspeech.result import Hypothesis, Transcript, Word
+from narspeech.result import Hypothesis, Segment, Transcript, Word
 from narspeech.search.rescore import decode_with, find_teacher
-from narspeech.tokenizer import Tokenizer
 
+# Seconds: what is longer is cut into sections. It is read in blocks of so many seconds.
+LONG, BLOCK = 60.0, 10.0
 BUNDLED = Path(__file__).parent / "models" / "english"
 
 DecoderName = Literal["ctc", "mask_ctc"]
@@ -66,9 +71,10 @@ class Transcriber:
         *,
         decoder: DecoderName | None = None,
         batch_size: int = 8,
+        word_times: bool = True,
     ) -> list[Transcript]:
         """Transcripts of recordings at the model's rate, in their order."""
-        found = dict(self.stream(recordings, options, decoder=decoder, batch_size=batch_size))
+        found = dict(self.stream(recordings, options, decoder=decoder, batch_size=batch_size, word_times=word_times))
         return [found[index] for index in range(len(recordings))]
 
     def stream(
@@ -78,15 +84,102 @@ class Transcriber:
         *,
         decoder: DecoderName | None = None,
         batch_size: int = 8,
+        word_times: bool = True,
     ) -> Iterator[tuple[int, Transcript]]:
-        """Index and transcript of every recording as soon as it is done; batches hold recordings of like length."""
+        """Index and transcript of every recording as soon as it is done; batches hold recordings of like length.
+
+        word_times: align the words to the sound; without it they have no times, and their confidence is that of their
+        weakest tokens, not calibrated.
+        """
         self._check(recordings, decoder, batch_size)
         for chosen in by_length({index: len(audio.samples) for index, audio in enumerate(recordings)}, batch_size):
-            source = Padded.pack([torch.from_numpy(recordings[index].samples) for index in chosen]).to(self.device)
-            head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
-            hypotheses = decode_with(self.teacher, self.model, source, options, head)
-            for index, hypothesis in zip(chosen, hypotheses, strict=True):
-                yield index, to_transcript(hypothesis, recordings[index], self.model.tokenizer)
+            batch = [recordings[index] for index in chosen]
+            yield from zip(chosen, self.batch(batch, options, decoder, word_times=word_times), strict=True)
+
+    def batch(
+        self,
+        recordings: Sequence[Audio],
+        options: DecodeOptions | None = None,
+        decoder: DecoderName | None = None,
+        *,
+        word_times: bool = True,
+    ) -> list[Transcript]:
+        """Transcripts of recordings that are decoded together; one longer than LONG is cut into sections, as `long`
+        says, and heard by itself."""
+        found: dict[int, Transcript] = {}
+        short = []
+        for index, audio in enumerate(recordings):
+            if len(audio.samples) > LONG * self.rate and word_times and self.model.ctc is not None:
+                blocks = parts(audio.samples, round(BLOCK * self.rate))
+                heard = tuple(self.long(blocks, options, decoder=decoder, batch_size=len(recordings)))
+                found[index] = whole(heard, audio.duration, audio.warnings)
+            else:
+                short.append(index)
+        if short:
+            some = [recordings[index] for index in short]
+            hypotheses, aligned = self._hear([audio.samples for audio in some], options, decoder, word_times)
+            found |= zip(short, map(to_transcript, hypotheses, some, aligned), strict=True)
+        return [found[index] for index in range(len(recordings))]
+
+    def long(
+        self,
+        blocks: Iterable[Samples],
+        options: DecodeOptions | None = None,
+        *,
+        decoder: DecoderName | None = None,
+        batch_size: int = 8,
+    ) -> Iterator[Segment]:
+        """The segments of a recording that comes in blocks of samples (N,) at the model's rate, in memory that does not
+        depend on its length: cut in silence, and without the sections that do not sound like speech to the model.
+
+        Raises ConfigError for a model without a CTC head, which has no times to join sections by.
+        """
+        if self.model.ctc is None:
+            raise ConfigError(
+                "expected a model with a CTC head for a long recording, received one without: cut it first"
+            )
+
+        def hear(sections: Sequence[Samples]) -> list[tuple[Word, ...]]:
+            words: dict[int, tuple[Word, ...]] = {}
+            for chosen in by_length({index: len(samples) for index, samples in enumerate(sections)}, batch_size):
+                _, aligned = self._hear([sections[index] for index in chosen], options, decoder, True)
+                words |= zip(chosen, (one.words for one in aligned), strict=True)
+            return [words[index] for index in range(len(sections))]
+
+        typical = (self.model.config.calibration or Calibration()).typical
+        return segments(blocks, self.rate, hear, typical=typical, together=2 * batch_size)
+
+    def read(
+        self,
+        path: str | os.PathLike[str],
+        options: DecodeOptions | None = None,
+        *,
+        decoder: DecoderName | None = None,
+        channel: int | None = None,
+        batch_size: int = 8,
+    ) -> Transcript:
+        """The transcript of a sound file of any length, of which only a few sections are in memory at a time."""
+        sound = SoundStream(path, target_rate=self.rate, channel=channel, seconds=BLOCK)
+        heard = tuple(self.long(sound, options, decoder=decoder, batch_size=batch_size))
+        return whole(heard, sound.duration, sound.warnings)
+
+    def _hear(
+        self,
+        sounds: Sequence[Samples],
+        options: DecodeOptions | None,
+        decoder: DecoderName | None,
+        word_times: bool,
+    ) -> tuple[list[Hypothesis], list[Aligned]]:
+        """What is decoded together, encoded once for both the text and its times."""
+        source = Padded.pack([torch.from_numpy(samples) for samples in sounds]).to(self.device)
+        head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
+        with torch.inference_mode():
+            encoded = self.model.encode(source)
+        hypotheses = decode_with(self.teacher, self.model, source, options, head, encoded)
+        if not word_times:
+            return hypotheses, [Aligned(untimed(self.model, hypothesis)) for hypothesis in hypotheses]
+        durations = [len(samples) / self.rate for samples in sounds]
+        return hypotheses, align(self.model, hypotheses, encoded.ctc, durations)
 
     def _check(self, recordings: Sequence[Audio], decoder: DecoderName | None, batch_size: int) -> None:
         check_batch_size(batch_size)
@@ -115,13 +208,9 @@ def group_size(batch_size: int) -> int:
     return 4 * batch_size
 
 
-def to_transcript(hypothesis: Hypothesis, audio: Audio, tokenizer: Tokenizer) -> Transcript:
-    """Text, words and confidence: a token's is exp(score), a word's the least of its tokens', the whole's the mean."""
-    confidence = [math.exp(score) for score in hypothesis.scores]
-    words = tuple(
-        Word(text=text, confidence=min(confidence[place], default=0.0))
-        for text, place in tokenizer.words(hypothesis.tokens)
-    )
+def to_transcript(hypothesis: Hypothesis, audio: Audio, aligned: Aligned) -> Transcript:
+    """What was heard in one recording; its confidence is the mean of its words'."""
+    words = aligned.words
     return Transcript(
         text=" ".join(word.text for word in words),
         words=words,
@@ -129,8 +218,16 @@ def to_transcript(hypothesis: Hypothesis, audio: Audio, tokenizer: Tokenizer) ->
         confidence=sum(word.confidence for word in words) / len(words) if words else 0.0,
         steps=hypothesis.steps,
         trace=hypothesis.trace,
-        warnings=audio.warnings,
+        warnings=audio.warnings + aligned.warnings,
     )
+
+
+def whole(segments: tuple[Segment, ...], duration: float, warnings: tuple[str, ...]) -> Transcript:
+    """A recording of several segments."""
+    words = tuple(word for segment in segments for word in segment.words)
+    confidence = sum(word.confidence for word in words) / max(len(words), 1)
+    text = " ".join(segment.text for segment in segments)
+    return Transcript(text=text, words=words, duration=duration, confidence=confidence, warnings=warnings)
 
 
 @lru_cache(maxsize=1)
@@ -151,6 +248,7 @@ class Settings(TypedDict, total=False):
     threshold: float | None
     batch_size: int
     trace: bool
+    word_times: bool
 
 
 # A str is a Sequence of str, but the first overload that fits wins.
@@ -172,6 +270,7 @@ def transcribe(
     threshold: float | None = None,
     batch_size: int = 8,
     trace: bool = False,
+    word_times: bool = True,
 ) -> Transcript | list[Transcript]:
     """What is said in a recording, in the language and case that the model was trained to write: the words in lower
     case, or a translation as it is printed. A list or tuple of recordings gives a list, in order.
@@ -179,7 +278,8 @@ def transcribe(
     recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel:
     which one to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one;
     decoder: "ctc" reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token
-    is refined, by default the model's own. Raises AudioError for the first recording that cannot be read.
+    is refined, by default the model's own; word_times: say when each word is spoken.
+    Raises AudioError for the first recording that cannot be read.
     """
     if isinstance(model, Model):
         transcriber = Transcriber(model, device=device)
@@ -190,9 +290,28 @@ def transcribe(
     sources: Sequence[Any] = recording if isinstance(recording, list | tuple) else [recording]
     transcripts: list[Transcript] = []
     for part in parts(sources, group_size(batch_size)):
-        audio = [load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel) for source in part]
-        transcripts += transcriber(audio, options, decoder=decoder, batch_size=batch_size)
+        short: dict[int, Audio] = {}
+        found: dict[int, Transcript] = {}
+        for index, source in enumerate(part):
+            if is_long_file(source) and word_times:
+                found[index] = transcriber.read(
+                    source, options, decoder=decoder, channel=channel, batch_size=batch_size
+                )
+            else:
+                short[index] = load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel)
+        heard = transcriber(
+            list(short.values()), options, decoder=decoder, batch_size=batch_size, word_times=word_times
+        )
+        found |= zip(short, heard, strict=True)
+        transcripts += [found[index] for index in range(len(part))]
     return transcripts if many else transcripts[0]
+
+
+def is_long_file(source: Any) -> bool:
+    """A sound file that is better not read whole."""
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_file():  # opening a pipe could wait for ever
+        return False
+    return header_seconds(Path(source)) > LONG
 
 
 @dataclass(frozen=True, kw_only=True)
