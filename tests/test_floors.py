@@ -30,7 +30,7 @@ FLOORS = (
     ("search", "align", "picture"),
     ("longform",),
     ("transcriber", "translator"),
-    ("distill", "export", "serve"),
+    ("distill", "export", "serve", "streaming"),
     ("tasks",),
     ("profile",),
     ("recipe",),
