@@ -30,8 +30,8 @@ GRID = 0.01
 @dataclass(frozen=True, kw_only=True)
 class SectionConfig:
     """In seconds. pause: a silence so long ends a section, or, before it is `least` long, one of `long_pause`; longest:
-    then it is cut at its quietest place, in silence if there is some, else with an overlap on either side of the cut;
-    margin: silence that is kept around the voice."""
+    then it is cut in the longest silence of its second half, or else, with an overlap on either side, where it is
+    quietest; margin: silence that is kept around the voice."""
 
     pause: float = 0.6
     long_pause: float = 1.0
@@ -150,11 +150,15 @@ class Sections:
         return (cut, cut) if silent else (cut + overlap, cut - overlap)
 
     def _quietest(self, low: int, high: int) -> tuple[int, bool]:
-        """The middle of the quietest fifth of a second, and whether it is silence."""
+        """The middle of the longest silence between two frames, and True; where none lasts a fifth of a second, the
+        middle of the quietest fifth, and False."""
         width = FRAMES_PER_SECOND // 5
+        index = np.arange(high - low)
+        silence = index - np.maximum.accumulate(np.where(self.voiced[low:high], index, -1))
+        if (length := int(silence.max())) >= width:
+            return low + int(silence.argmax()) - length // 2, True
         means = sliding_window_view(self.levels[low:high], width).mean(1)
-        start = low + int(means.argmin())
-        return start + width // 2, not self.voiced[start : start + width].any()
+        return low + int(means.argmin()) + width // 2, False
 
     def _cut(self, end: int, following: int, *, whole: bool = False) -> Section:
         """The open section up to frame `end`; what follows begins at frame `following`."""
