@@ -80,10 +80,6 @@ class Sections:
             found.append(self._cut(len(self.levels), len(self.levels), whole=True))
         return found
 
-    def seconds(self) -> float:
-        """How much sound the section that is still open holds."""
-        return len(self.samples) / self.rate if self.open else 0.0
-
     def _sections(self, *, last: bool) -> list[Section]:
         self._listen(last=last)
         found: list[Section] = []

@@ -56,7 +56,7 @@ class Streamer:
         if not 0 < every <= window:
             raise ConfigError(f"expected 0 < every <= window, received {every} and {window} s: 0.2 and 6 are usual")
         self.transcriber, self.options = transcriber, options
-        self.every, self.window = every, window
+        self.every, self.window = round(every * transcriber.rate), window
         self.resampler = Resampler(rate, transcriber.rate)
         self.sections = Sections(transcriber.rate, SectionConfig(overlap=0.0))
         self.gate = Gate((transcriber.model.config.calibration or Calibration()).typical)
@@ -75,9 +75,9 @@ class Streamer:
 
     def _after(self, block: Samples) -> list[Heard]:
         found = [self._final(section) for section in self.sections.push(block)]
-        seconds = self.sections.seconds()
-        if seconds - self.listened >= self.every:
-            self.listened = seconds
+        held = len(self.sections.samples) if self.sections.open else 0
+        if held - self.listened >= self.every:
+            self.listened = held
             text = self._partial()
             if text != self.text:
                 self.text = text
@@ -86,7 +86,7 @@ class Streamer:
 
     def _forget(self) -> None:
         """A new segment: nothing is heard yet."""
-        self.listened, self.text = 0.0, ""
+        self.listened, self.text = 0, ""  # samples that the text is of
         self.settled: list[int] = []  # tokens that will not be heard anew
         self.edge = 0  # frames that they cover
 
