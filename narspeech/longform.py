@@ -29,14 +29,14 @@ GRID = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class SectionConfig:
-    """In seconds. pause: a silence so long ends a section, or, before it is `least` long, one of `long_pause`; longest:
-    then it is cut in the longest silence of its second half, or else, with an overlap on either side, where it is
-    quietest; margin: silence that is kept around the voice."""
+    """In seconds; the more context a section has, the better it is heard. pause: a silence so long ends a section, or,
+    before it is `least` long, one of `long_pause`; longest: then it is cut in the longest silence of its second half,
+    or else, with an overlap on either side, where it is quietest; margin: silence that is kept around the voice."""
 
-    pause: float = 0.6
-    long_pause: float = 1.0
-    least: float = 5.0
-    longest: float = 20.0
+    pause: float = 1.0
+    long_pause: float = 1.5
+    least: float = 10.0
+    longest: float = 28.0
     overlap: float = 1.0
     margin: float = 0.3
 
@@ -215,7 +215,13 @@ Hear = Callable[[Sequence[Samples]], Sequence[tuple[Word, ...]]]
 
 
 def segments(
-    blocks: Iterable[Samples], rate: int, hear: Hear, *, typical: float = 0.0, together: int = 16
+    blocks: Iterable[Samples],
+    rate: int,
+    hear: Hear,
+    *,
+    typical: float = 0.0,
+    together: int = 16,
+    config: SectionConfig = SectionConfig(),
 ) -> Iterator[Segment]:
     """The segments of a recording that comes in blocks of samples at `rate`, each as soon as it is known.
 
@@ -224,7 +230,7 @@ def segments(
     """
     gate = Gate(typical)
     waiting: tuple[Section, tuple[Word, ...]] | None = None
-    sections = cut(blocks, rate)
+    sections = cut(blocks, rate, config)
     while group := list(islice(sections, together)):
         for section, heard in zip(group, hear([section.samples for section in group]), strict=True):
             words = shifted(heard, section.start / rate)

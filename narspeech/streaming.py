@@ -21,6 +21,10 @@ from narspeech.ops.ctc import greedy
 from narspeech.result import Word
 from narspeech.transcriber import Transcriber
 
+# A listener waits for the end of a segment: shorter pauses than in a file. No overlap, so that a segment's text is that
+# of its own samples.
+SECTIONS = SectionConfig(pause=0.6, long_pause=1.0, least=5.0, longest=20.0, overlap=0.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
@@ -58,7 +62,7 @@ class Streamer:
         self.transcriber, self.options = transcriber, options
         self.every, self.window = round(every * transcriber.rate), window
         self.resampler = Resampler(rate, transcriber.rate)
-        self.sections = Sections(transcriber.rate, SectionConfig(overlap=0.0))
+        self.sections = Sections(transcriber.rate, SECTIONS)
         self.gate = Gate((transcriber.model.config.calibration or Calibration()).typical)
         model = transcriber.model
         self.frame = round(transcriber.rate * model.encoder.reduction / model.frontend.frames_per_second)  # samples

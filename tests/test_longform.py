@@ -29,7 +29,7 @@ def babble(plan: Sequence[tuple[float, float]], hiss: float = 1e-3, seed: int = 
     return (whole + hiss * generator.standard_normal(len(whole))).astype(np.float32)
 
 
-DEFAULT = SectionConfig()
+DEFAULT = SectionConfig(pause=0.6, long_pause=1.0, least=5.0, longest=20.0)
 
 
 def sections(samples: Samples, config: SectionConfig = DEFAULT, block: int = 7919) -> list[Section]:
@@ -164,7 +164,7 @@ def test_no_word_is_lost_or_doubled_where_nobody_pauses(seed: int) -> None:
     samples = babble([(1, 0), (90, 0.2), (1, 0)], seed=seed)
     truth = [word(f"w{index}", 1.1 + 0.3 * index) for index in range(299)]
     ear = Ear(truth, RATE, samples, seed)
-    found = list(segments(np.split(samples, range(RATE, len(samples), RATE)), RATE, ear, together=2))
+    found = list(segments(np.split(samples, range(RATE, len(samples), RATE)), RATE, ear, together=2, config=DEFAULT))
     words = [one for segment in found for one in segment.words]
     assert [one.text for one in words] == [one.text for one in truth]
     for before, after in pairwise(words):
@@ -188,7 +188,7 @@ def test_segments_come_as_soon_as_they_are_known() -> None:
             read.append(len(block))
             yield block
 
-    stream = segments(blocks(), RATE, Ear(truth, RATE, samples), together=1)
+    stream = segments(blocks(), RATE, Ear(truth, RATE, samples), together=1, config=DEFAULT)
     assert next(stream).text == "w0"
     assert len(read) < 18
     assert [one.text for one in stream] == ["w1", "w2"]
@@ -222,7 +222,7 @@ def test_without_a_calibration_everything_is_speech() -> None:
 def test_what_the_gate_shuts_out_has_no_segment() -> None:
     samples = babble([(1, 0), *[(6, 0.2), (1, 0)] * 20])
     truth = [word(f"w{index}", 1.2 + 0.5 * index, confidence=0.1 if index > 60 else 0.6) for index in range(270)]
-    found = list(segments([samples], RATE, Ear(truth, RATE, samples), typical=0.6))
+    found = list(segments([samples], RATE, Ear(truth, RATE, samples), typical=0.6, config=DEFAULT))
     heard = [one.text for segment in found for one in segment.words]
     assert heard[:50] == [f"w{index}" for index in range(50)]
     assert len(heard) < 100
