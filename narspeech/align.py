@@ -62,7 +62,8 @@ def align(
         if row.fits:
             starts, ends = row.starts - calibration.lead, row.ends + calibration.hold
         else:
-            starts, ends = (duration / max(count, 1) * (np.arange(count) + side) for side in (0, 1))
+            edges: Values = np.linspace(0.0, duration, count + 1, dtype=np.float64)
+            starts, ends = edges[:-1], edges[1:]
         starts, ends = in_order(starts, ends, duration)
         confidence = calibration.confidence(row.evidence)
         fields = zip(row.texts, starts.tolist(), ends.tolist(), confidence.tolist(), strict=True)

@@ -66,7 +66,8 @@ class Streamer:
         self.gate = Gate((transcriber.model.config.calibration or Calibration()).typical)
         model = transcriber.model
         self.frame = round(transcriber.rate * model.encoder.reduction / model.frontend.frames_per_second)  # samples
-        self._forget()
+        self.listened, self.text, self.edge = 0, "", 0
+        self.settled: list[int] = []
 
     def push(self, samples: NDArray[Any]) -> list[Heard]:
         """What a chunk of samples, (N,) or (N, channels) floats in -1..1, adds: nothing, a partial text, final ones."""
@@ -90,8 +91,9 @@ class Streamer:
 
     def _forget(self) -> None:
         """A new segment: nothing is heard yet."""
-        self.listened, self.text = 0, ""  # samples that the text is of
-        self.settled: list[int] = []  # tokens that will not be heard anew
+        self.listened = 0  # samples that the text is of
+        self.text = ""
+        self.settled = []  # tokens that will not be heard anew
         self.edge = 0  # frames that they cover
 
     def _final(self, section: Section) -> Heard:
@@ -132,4 +134,5 @@ def mono(samples: NDArray[Any]) -> Samples:
             f"expected floats in -1..1 of shape (N,) or (N, channels), received {x.dtype} {x.shape}: "
             "divide integers by their full scale"
         )
-    return np.nan_to_num(x if x.ndim == 1 else x.mean(1), posinf=0, neginf=0).astype(np.float32)
+    one: Samples = np.nan_to_num(x if x.ndim == 1 else x.mean(1), posinf=0, neginf=0).astype(np.float32)
+    return one

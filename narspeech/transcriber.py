@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
+import numpy as np
 import torch
 
 from narspeech.align import Aligned, align, untimed
@@ -110,7 +111,8 @@ class Transcriber:
         short = []
         for index, audio in enumerate(recordings):
             if len(audio.samples) > LONG * self.rate and word_times and self.model.ctc is not None:
-                blocks = parts(audio.samples, round(BLOCK * self.rate))
+                size = round(BLOCK * self.rate)
+                blocks = np.split(audio.samples, range(size, len(audio.samples), size))
                 heard = tuple(self.long(blocks, options, decoder=decoder, batch_size=len(recordings)))
                 found[index] = whole(heard, audio.duration, audio.warnings)
             else:
