@@ -19,7 +19,7 @@ from narspeech.calibration import Calibration, Values
 from narspeech.model import Model
 from narspeech.ops.ctc import token_spans
 from narspeech.result import Hypothesis, Word
-from narspeech.tokenizer import PAD
+from narspeech.tokenizer import PAD, Tokenizer
 
 # No word is shorter than this, where the recording has room.
 SHORTEST = 0.02
@@ -54,7 +54,7 @@ def align(
     Without CTC there are no times, and a word's confidence is the probability of its weakest token.
     """
     if ctc is None:
-        return [Aligned(untimed(model, hypothesis)) for hypothesis in hypotheses]
+        return [Aligned(untimed(model.tokenizer, hypothesis)) for hypothesis in hypotheses]
     calibration = model.config.calibration or Calibration()
     found = []
     for row, duration in zip(rows(model, hypotheses, ctc), durations, strict=True):
@@ -72,10 +72,10 @@ def align(
     return found
 
 
-def untimed(model: Model, hypothesis: Hypothesis) -> tuple[Word, ...]:
+def untimed(tokenizer: Tokenizer, hypothesis: Hypothesis) -> tuple[Word, ...]:
     """Words without times, as confident as their weakest tokens."""
     confidence = np.exp(hypothesis.scores).tolist()
-    words = model.tokenizer.words(hypothesis.tokens)
+    words = tokenizer.words(hypothesis.tokens)
     return tuple(Word(text=text, confidence=min(confidence[place])) for text, place in words)
 
 

@@ -179,7 +179,7 @@ class Transcriber:
             encoded = self.model.encode(source)
         hypotheses = decode_with(self.teacher, self.model, source, options, head, encoded)
         if not word_times:
-            return hypotheses, [Aligned(untimed(self.model, hypothesis)) for hypothesis in hypotheses]
+            return hypotheses, [Aligned(untimed(self.model.tokenizer, hypothesis)) for hypothesis in hypotheses]
         durations = [len(samples) / self.rate for samples in sounds]
         return hypotheses, align(self.model, hypotheses, encoded.ctc, durations)
 

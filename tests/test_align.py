@@ -117,7 +117,7 @@ def test_without_ctc_there_are_no_times(model: Model) -> None:
     assert [(word.text, word.start, word.end) for word in words] == [("ab", None, None), ("c", None, None)]
     assert [word.confidence for word in words] == pytest.approx(np.exp([-0.5, -0.2]).tolist())
     assert warnings == ()
-    assert untimed(model, one) == words
+    assert untimed(model.tokenizer, one) == words
 
 
 def test_confidence_weighs_decoder_and_ctc(model: Model) -> None:

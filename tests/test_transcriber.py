@@ -18,6 +18,7 @@ import torch
 
 import narspeech
 from narspeech import checkpoint, cli, transcriber
+from narspeech.align import Aligned, untimed
 from narspeech.batch import Padded
 from narspeech.data.audio import Audio, load_audio
 from narspeech.decoders.base import DecodeOptions
@@ -166,13 +167,14 @@ def test_confidences() -> None:
     tokens = fakes.TOKENIZER.encode("ab  c")
     scores = tuple(math.log(p) for p in (0.9, 0.5, 0.1, 0.2, 0.7))
     audio = Audio(np.zeros(10, np.float32), 8000, 1.25, ("odd",))
-    found = transcriber.to_transcript(Hypothesis(tokens=tuple(tokens), scores=scores, steps=3), audio, fakes.TOKENIZER)
+    hypothesis = Hypothesis(tokens=tuple(tokens), scores=scores, steps=3)
+    found = transcriber.to_transcript(hypothesis, audio, Aligned(untimed(fakes.TOKENIZER, hypothesis)))
     assert found.text == "ab c"
     assert [word.text for word in found.words] == ["ab", "c"]
     assert [word.confidence for word in found.words] == pytest.approx([0.5, 0.7])
     assert found.confidence == pytest.approx(0.6)
     assert (found.steps, found.duration, found.warnings) == (3, 1.25, ("odd",))
-    empty = transcriber.to_transcript(Hypothesis(tokens=(), scores=()), audio, fakes.TOKENIZER)
+    empty = transcriber.to_transcript(Hypothesis(tokens=(), scores=()), audio, Aligned(()))
     assert (empty.text, empty.words, empty.confidence) == ("", (), 0.0)
     assert isinstance(found.words[0], Word)
 
@@ -181,7 +183,9 @@ def test_a_translation_keeps_its_case() -> None:
     tokenizer = CharacterTokenizer("Katze! wo")
     hypothesis = Hypothesis(tokens=tuple(tokenizer.encode("Katze! Katze wo")), scores=(0.0,) * 15)
     audio = Audio(np.zeros(10, np.float32), 8000, 1.25, ())
-    assert transcriber.to_transcript(hypothesis, audio, tokenizer).text == "Katze! Katze wo"
+    assert (
+        transcriber.to_transcript(hypothesis, audio, Aligned(untimed(tokenizer, hypothesis))).text == "Katze! Katze wo"
+    )
 
 
 def test_batches_hold_like_lengths(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
