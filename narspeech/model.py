@@ -192,7 +192,6 @@ class Model(nn.Module):
         source: Padded,
         options: DecodeOptions | None = None,
         decoder: Literal["ctc"] | None = None,
-        *,
         encoded: Encoded | None = None,
     ) -> list[Hypothesis]:
         """One hypothesis a row of source (B, N) or (B, L); decoder "ctc" reads the CTC head alone; encoded: what

@@ -64,7 +64,7 @@ def decode_with(
     options = options or model.config.decoding
     if teacher is not None and (decoder == "ctc" or options.candidates == options.beam == 1):
         raise ConfigError("expected several candidates for the teacher to choose from, received one: give --candidates")
-    hypotheses = model.decode(source, options, decoder, encoded=encoded)
+    hypotheses = model.decode(source, options, decoder, encoded)
     return hypotheses if teacher is None else rescore(hypotheses, teacher, source)
 
 
