@@ -27,7 +27,12 @@ def save(folder: Path, model: Model, *, dtype: torch.dtype | None = None) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     model.tokenizer.save(folder)
     write_atomic(folder / WEIGHTS, weights_to_bytes(model.state_dict(), dtype))
-    write_json(folder / CONFIG, {"format": FORMAT, "model": to_dict(model.config)})
+    save_config(folder, model.config)
+
+
+def save_config(folder: Path, config: ModelConfig) -> None:
+    """Write the configuration alone, as after a calibration, beside weights that it describes."""
+    write_json(folder / CONFIG, {"format": FORMAT, "model": to_dict(config)})
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Model:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from narspeech.batch import Batch, Encoded, Loss, Padded, TrainStep
+from narspeech.calibration import Calibration
 from narspeech.decoders.align_refine import AlignRefine, AlignRefineConfig
 from narspeech.decoders.ar import AR, ARConfig
 from narspeech.decoders.base import DecodeOptions, Decoder
@@ -68,7 +69,8 @@ class CTCConfig:
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """ctc: None for a model without a CTC head, as of text whose states are too few to spell the target; decoding: the
-    settings that suit the trained model, used where a user gives none; language: the code of what it writes, "en"."""
+    settings that suit the trained model, used where a user gives none; language: the code of what it writes, "en";
+    calibration: of its word times and confidence, None before it was calibrated."""
 
     frontend: FbankConfig | TextConfig = field(default_factory=FbankConfig)
     encoder: ConformerConfig | TransformerConfig = field(default_factory=ConformerConfig)
@@ -86,6 +88,7 @@ class ModelConfig:
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
     decoding: DecodeOptions = field(default_factory=DecodeOptions)
     language: str | None = None
+    calibration: Calibration | None = None
 
 
 # Frames that a guided token lasts at most: longer gaps between tokens are silence.
@@ -192,13 +195,16 @@ class Model(nn.Module):
         options: DecodeOptions | None = None,
         decoder: Literal["ctc"] | None = None,
         scorer: Scorer | None = None,
+        encoded: Encoded | None = None,
     ) -> list[Hypothesis]:
         """One hypothesis a row of source (B, N) or (B, L); decoder "ctc" reads the CTC head alone; scorer: what is
-        added to the log-probabilities of tokens, such as a language model's, weights included."""
+        added to the log-probabilities of tokens, such as a language model's, weights included; encoded: what `encode`
+        gave for the source, for a caller who reads more of it than the text."""
         if decoder == "ctc" and self.ctc is None:
             raise ConfigError("expected a model with a CTC head to decode by CTC, received one without: drop decoder")
-        with torch.inference_mode():
-            encoded = self.encode(source)
+        if encoded is None:
+            with torch.inference_mode():
+                encoded = self.encode(source)
         family = self.greedy if decoder == "ctc" else self.decoder
         return decode(family, encoded, options or self.config.decoding, scorer)
 

@@ -30,7 +30,8 @@ class Hypothesis:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """A word and its confidence in 0..1; start and end in seconds, None where the model cannot tell."""
+    """A word, when it is said (seconds from the beginning of the recording, None where nothing tells) and its
+    confidence in 0..1: how likely it is right, of a model that was calibrated."""
 
     text: str
     start: float | None = None

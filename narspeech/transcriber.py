@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, NamedTuple, TypedDict, TypeGuard, Unpack, overload
 
 import numpy as np
 import torch
 
+from narspeech.align import Aligned, align, untimed
 from narspeech.batch import Padded
+from narspeech.calibration import Calibration
 from narspeech.checkpoint import ready
 from narspeech.data.audio import Audio, AudioSource, load_audio
 from narspeech.data.batching import by_length
+from narspeech.data.sound_file import Samples
+from narspeech.data.sound_stream import SoundStream, header_seconds
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import ConfigError, NarspeechError
+from narspeech.longform import segments
 from narspeech.model import Model
 from narspeech.ops.scorer import Scorer
 from narspeech.outcomes import Outcome, Progress, group_size, in_order, outcomes, tracked
 from narspeech.result import Failure, Hypothesis, Segment, Transcript, Word
 from narspeech.search.fusion import fuse, load_lm
 from narspeech.search.rescore import decode_with, find_teacher
-from narspeech.tokenizer import Tokenizer
 
+# Seconds: what is longer is cut into sections. It is read in blocks of so many seconds.
+LONG, BLOCK = 60.0, 10.0
 BUNDLED = Path(__file__).parent / "models" / "english"
 
 DecoderName = Literal["ctc", "mask_ctc"]
 OnError = Literal["raise", "record"]
+
+
+class Hearing(NamedTuple):
+    """How recordings are heard: see `Transcriber.hearing`."""
+
+    options: DecodeOptions
+    decoder: DecoderName | None
+    scorer: Scorer | None
+    word_times: bool
 
 
 class Transcriber:
@@ -74,9 +88,21 @@ class Transcriber:
         changes = {"steps": steps, "threshold": threshold, "beam": beam, "lm_weight": lm_weight, "trace": trace}
         return self.model.config.decoding.but(**changes)
 
-    def scorer(self, hotwords: Sequence[str], options: DecodeOptions) -> Scorer | None:
-        """The language model and the words or phrases to favour, with their weights; None where there is neither."""
-        return fuse(self.lm, hotwords, self.model, options)
+    def hearing(
+        self,
+        options: DecodeOptions | None = None,
+        decoder: DecoderName | None = None,
+        hotwords: Sequence[str] = (),
+        word_times: bool = True,
+    ) -> Hearing:
+        """The settings, together with the language model and the words or phrases to favour. Raises NarspeechError for
+        a decoder that the model has not."""
+        own = self.model.config.decoder.kind
+        if decoder not in (None, "ctc", own):
+            known = " or ".join(dict.fromkeys(("ctc", own)))
+            raise NarspeechError(f"expected the decoder of this model ({known}), received {decoder!r}: name no other")
+        options = options or self.model.config.decoding
+        return Hearing(options, decoder, fuse(self.lm, hotwords, self.model, options), word_times)
 
     def __call__(
         self,
@@ -86,77 +112,133 @@ class Transcriber:
         decoder: DecoderName | None = None,
         batch_size: int = 8,
         hotwords: Sequence[str] = (),
+        word_times: bool = True,
     ) -> list[Transcript]:
-        """Transcripts of recordings at the model's rate, in their order."""
-        found = dict(self.stream(recordings, options, decoder=decoder, batch_size=batch_size, hotwords=hotwords))
+        """Transcripts of recordings at the model's rate, in their order.
+
+        word_times: align the words to the sound; without it they have no times, and their confidence is that of their
+        weakest tokens, not calibrated.
+        """
+        group_size(batch_size)
+        hearing = self.hearing(options, decoder, hotwords, word_times)
+        found: dict[int, Transcript] = {}
+        for chosen in by_length({index: len(audio.samples) for index, audio in enumerate(recordings)}, batch_size):
+            found |= zip(chosen, self.batch([recordings[index] for index in chosen], hearing), strict=True)
         return [found[index] for index in range(len(recordings))]
 
-    def stream(
-        self,
-        recordings: Sequence[Audio],
-        options: DecodeOptions | None = None,
-        *,
-        decoder: DecoderName | None = None,
-        batch_size: int = 8,
-        hotwords: Sequence[str] = (),
-    ) -> Iterator[tuple[int, Transcript]]:
-        """Index and transcript of every recording as soon as it is done; batches hold recordings of like length."""
-        self.check(decoder, batch_size)
-        scorer = self.scorer(hotwords, options or self.model.config.decoding)
-        for chosen in by_length({index: len(audio.samples) for index, audio in enumerate(recordings)}, batch_size):
-            yield from zip(chosen, self.batch([recordings[i] for i in chosen], options, decoder, scorer), strict=True)
-
-    def batch(
-        self,
-        recordings: Sequence[Audio],
-        options: DecodeOptions | None = None,
-        decoder: DecoderName | None = None,
-        scorer: Scorer | None = None,
-    ) -> list[Transcript]:
-        """Transcripts of recordings that are decoded together."""
+    def batch(self, recordings: Sequence[Audio], hearing: Hearing) -> list[Transcript]:
+        """Transcripts of recordings that are decoded together; one longer than LONG is cut into sections, as `long`
+        says, and heard by itself."""
         other = next((recording.rate for recording in recordings if recording.rate != self.rate), None)
         if other is not None:
             raise NarspeechError(f"expected recordings at {self.rate} Hz, received {other} Hz: load them at that rate")
+        cut = hearing.word_times and self.model.ctc is not None
+        found: dict[int, Transcript] = {}
+        for index, audio in enumerate(recordings):
+            if cut and len(audio.samples) > LONG * self.rate:
+                size = round(BLOCK * self.rate)
+                blocks = np.split(audio.samples, range(size, len(audio.samples), size))
+                found[index] = self._whole(blocks, audio, hearing, len(recordings))
+        short = [index for index in range(len(recordings)) if index not in found]
+        if short:
+            began = time.perf_counter()
+            some = [recordings[index] for index in short]
+            heard = self._hear([audio.samples for audio in some], hearing)
+            known = self._known(sum(audio.duration for audio in some), began)
+            found |= {
+                index: to_transcript(hypothesis, audio, aligned, **known)
+                for index, audio, (hypothesis, aligned) in zip(short, some, heard, strict=True)
+            }
+        return [found[index] for index in range(len(recordings))]
+
+    def long(self, blocks: Iterable[Samples], hearing: Hearing, batch_size: int = 8) -> Iterator[Segment]:
+        """The segments of a recording that comes in blocks of samples (N,) at the model's rate, in memory that does not
+        depend on its length: cut in silence, and without the sections that do not sound like speech to the model.
+
+        Raises ConfigError for a model without a CTC head, which has no times to join sections by.
+        """
+        if self.model.ctc is None:
+            raise ConfigError(
+                "expected a model with a CTC head for a long recording, received one without: cut it first"
+            )
+        timed = hearing._replace(word_times=True)
+
+        def hear(sections: Sequence[Samples]) -> list[tuple[Word, ...]]:
+            words: dict[int, tuple[Word, ...]] = {}
+            for chosen in by_length({index: len(samples) for index, samples in enumerate(sections)}, batch_size):
+                heard = self._hear([sections[index] for index in chosen], timed)
+                words |= zip(chosen, (aligned.words for _, aligned in heard), strict=True)
+            return [words[index] for index in range(len(sections))]
+
+        typical = (self.model.config.calibration or Calibration()).typical
+        return segments(blocks, self.rate, hear, typical=typical, together=2 * batch_size)
+
+    def read(
+        self, path: str | os.PathLike[str], hearing: Hearing, *, channel: int | None = None, batch_size: int = 8
+    ) -> Transcript:
+        """The transcript of a sound file of any length, of which only a few sections are in memory at a time."""
+        sound = SoundStream(path, target_rate=self.rate, channel=channel, seconds=BLOCK)
+        return self._whole(sound, sound, hearing, batch_size)
+
+    def _whole(
+        self, blocks: Iterable[Samples], sound: Audio | SoundStream, hearing: Hearing, batch_size: int
+    ) -> Transcript:
+        """A recording of several segments. What its sound tells of itself may be known only when it has been read."""
         began = time.perf_counter()
-        source = Padded.pack([torch.from_numpy(recording.samples) for recording in recordings]).to(self.device)
-        head: Literal["ctc"] | None = "ctc" if decoder == "ctc" else None
-        hypotheses = decode_with(self.teacher, self.model, source, options, head, scorer)
-        sound = sum(recording.duration for recording in recordings)
-        known = {
-            "speed": sound / max(time.perf_counter() - began, 1e-9),
-            "model": self.name,
-            "language": self.model.config.language,
-        }
-        return [
-            to_transcript(hypothesis, recording, self.model.tokenizer, **known)
-            for hypothesis, recording in zip(hypotheses, recordings, strict=True)
-        ]
+        heard = tuple(self.long(blocks, hearing, batch_size))
+        known = self._known(sound.duration, began)
+        return Transcript.of(heard, duration=sound.duration, warnings=sound.warnings, **known)
 
-    def check(self, decoder: DecoderName | None, batch_size: int) -> None:
-        """Raises NarspeechError for a decoder that the model has not, and for batches of nothing."""
-        group_size(batch_size)
-        own = self.model.config.decoder.kind
-        if decoder not in (None, "ctc", own):
-            known = " or ".join(dict.fromkeys(("ctc", own)))
-            raise NarspeechError(f"expected the decoder of this model ({known}), received {decoder!r}: name no other")
+    def _known(self, seconds: float, began: float) -> dict[str, Any]:
+        """What a transcript says of the model, and of its speed."""
+        speed = seconds / max(time.perf_counter() - began, 1e-9)
+        return {"speed": speed, "model": self.name, "language": self.model.config.language}
+
+    def _hear(self, sounds: Sequence[Samples], hearing: Hearing) -> list[tuple[Hypothesis, Aligned]]:
+        """What is decoded together, encoded once for both the text and its times."""
+        source = Padded.pack([torch.from_numpy(samples) for samples in sounds]).to(self.device)
+        head: Literal["ctc"] | None = "ctc" if hearing.decoder == "ctc" else None
+        with torch.inference_mode():
+            encoded = self.model.encode(source)
+        found = decode_with(self.teacher, self.model, source, hearing.options, head, hearing.scorer, encoded)
+        if not hearing.word_times:
+            return [(hypothesis, Aligned(untimed(self.model.tokenizer, hypothesis))) for hypothesis in found]
+        durations = [len(samples) / self.rate for samples in sounds]
+        return list(zip(found, align(self.model, found, encoded.ctc, durations), strict=True))
 
 
-def to_transcript(hypothesis: Hypothesis, audio: Audio, tokenizer: Tokenizer, **known: Any) -> Transcript:
-    """Text, words and confidence, of one segment: a token's confidence is exp(score), a word's the least of its
-    tokens', the whole's the mean of the words'; known: fields of the Transcript that the caller can tell."""
-    confidence = [math.exp(score) for score in hypothesis.scores]
-    words = tuple(
-        Word(text=text, confidence=min(confidence[place], default=0.0))
-        for text, place in tokenizer.words(hypothesis.tokens)
-    )
+def to_transcript(hypothesis: Hypothesis, audio: Audio, aligned: Aligned, **known: Any) -> Transcript:
+    """What was heard in a recording of one segment; known: fields of the Transcript that the caller can tell."""
     return Transcript.of(
-        (Segment.of(words, 0.0, audio.duration),),
+        (Segment.of(aligned.words, 0.0, audio.duration),),
         duration=audio.duration,
         steps=hypothesis.steps,
         trace=hypothesis.trace,
-        warnings=audio.warnings,
+        warnings=audio.warnings + aligned.warnings,
         **known,
     )
+
+
+def load_sound(
+    transcriber: Transcriber,
+    source: AudioSource,
+    hearing: Hearing,
+    *,
+    rate: int | None = None,
+    channel: int | None = None,
+    batch_size: int = 8,
+) -> Audio | Transcript:
+    """The sound of a source, to be heard with others, or at once the transcript of a file too long to be read whole."""
+    if hearing.word_times and transcriber.model.ctc is not None and is_long_file(source):
+        return transcriber.read(source, hearing, channel=channel, batch_size=batch_size)
+    return load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel)
+
+
+def is_long_file(source: AudioSource) -> TypeGuard[str | os.PathLike[str]]:
+    """A sound file that is better not read whole."""
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_file():  # opening a pipe could wait for ever
+        return False
+    return header_seconds(Path(source)) > LONG
 
 
 @lru_cache(maxsize=1)
@@ -181,6 +263,7 @@ class Settings(TypedDict, total=False):
     hotwords: Sequence[str]
     batch_size: int
     trace: bool
+    word_times: bool
     progress: Progress
 
 
@@ -212,7 +295,8 @@ def transcribe(
     decoder: "ctc" reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token
     is refined, by default the model's own; lm: a language model's file, or "bundled" for the one in the model's folder;
     lm_weight: what it counts; beam: texts that a search through CTC keeps; hotwords: words or phrases to favour, spelt
-    as the model writes; trace: keep every refinement step; batch_size: recordings decoded together.
+    as the model writes; trace: keep every refinement step; word_times: say when each word is spoken, and how likely it
+    is right; batch_size: recordings decoded together.
     on_error: "raise" AudioError for the first recording that cannot be transcribed, or "record" a Failure in its place
     and go on with the others. progress: True for a bar on stderr, or a function that is called with (done, total).
     """
@@ -247,6 +331,7 @@ def iter_transcribe(
     hotwords: Sequence[str] = (),
     batch_size: int = 8,
     trace: bool = False,
+    word_times: bool = True,
     progress: Progress = False,
 ) -> Iterator[Transcript | Failure]:
     """`transcribe` for more recordings than fit in memory: results in order, each as soon as it is ready.
@@ -264,13 +349,10 @@ def iter_transcribe(
         folder, lm_file = (None if path is None else os.fspath(path) for path in (model, lm))
         transcriber = shared_transcriber(folder, device, lm_file)
     options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace)
-    scorer = transcriber.scorer(hotwords, options)
-    transcriber.check(decoder, batch_size)
-
-    def load(source: AudioSource) -> Audio:
-        return load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel)
-
-    decode = partial(transcriber.batch, options=options, decoder=decoder, scorer=scorer)
+    group_size(batch_size)
+    hearing = transcriber.hearing(options, decoder, hotwords, word_times)
+    load = partial(load_sound, transcriber, hearing=hearing, rate=rate, channel=channel, batch_size=batch_size)
+    decode = partial(transcriber.batch, hearing=hearing)
     total = len(recordings) if isinstance(recordings, Sized) else None
     found = tracked(outcomes(recordings, load, decode, batch_size), total, progress)
     return _results(in_order(found), on_error)

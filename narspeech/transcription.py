@@ -14,12 +14,13 @@ from typing import Annotated
 
 import tyro
 
+from narspeech.data.audio import Audio
 from narspeech.data.inputs import Recording, find_recordings, named_file, read_names
 from narspeech.errors import AudioError, CheckpointError, ConfigError, NarspeechError, complain
 from narspeech.files import write_atomic
 from narspeech.outcomes import group_size, in_order, outcomes, tracked
 from narspeech.result import Failure, Transcript
-from narspeech.transcriber import DecoderName, Transcriber
+from narspeech.transcriber import DecoderName, Transcriber, load_sound
 from narspeech.writers import STREAMS, WRITERS, WriteOptions, to_json
 
 # After these no other file can be written either.
@@ -191,12 +192,17 @@ def run(
     decoding = transcriber.options(
         steps=options.steps, threshold=options.threshold, beam=options.beam, lm_weight=options.lm_weight
     )
-    transcriber.check(options.decoder, options.batch_size)
-    scorer = transcriber.scorer(options.hotword, decoding)
-    decode = partial(transcriber.batch, options=decoding, decoder=options.decoder, scorer=scorer)
+    hearing = transcriber.hearing(decoding, options.decoder, options.hotword)
+
+    def load(recording: Recording) -> Audio | Transcript:
+        if recording.is_file:
+            return load_sound(transcriber, recording.path, hearing, batch_size=options.batch_size)
+        return recording.load(transcriber.rate)
+
+    decode = partial(transcriber.batch, hearing=hearing)
     # Lines of text on the same terminal are progress enough, and would run into a bar.
     bar = sys.stderr.isatty() and not (options.out is None and sys.stdout.isatty())
-    found = outcomes(recordings, lambda recording: recording.load(transcriber.rate), decode, options.batch_size)
+    found = outcomes(recordings, load, decode, options.batch_size)
     tally.began = time.perf_counter()
     try:
         for _, recording, result in in_order(tracked(found, len(recordings), bar)):

@@ -20,7 +20,7 @@ from narspeech import _LAZY
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("errors", "files", "batch", "result", "tokenizer", "config"),
+    ("errors", "files", "batch", "result", "tokenizer", "config", "calibration"),
     ("ops",),
     ("nn",),
     ("frontends", "encoders", "decoders"),
@@ -30,7 +30,7 @@ FLOORS = (
     ("search", "align", "picture", "writers"),
     ("longform", "outcomes"),
     ("transcriber", "translator", "lm"),
-    ("distill", "export", "serve"),
+    ("distill", "export", "serve", "streaming"),
     ("tasks",),
     ("profile",),
     ("recipe",),

@@ -16,6 +16,7 @@ import torch
 
 import narspeech
 from narspeech import checkpoint, outcomes, transcriber
+from narspeech.align import Aligned, untimed
 from narspeech.batch import Padded
 from narspeech.data.audio import Audio, load_audio
 from narspeech.decoders.base import DecodeOptions
@@ -160,13 +161,14 @@ def test_confidences() -> None:
     tokens = fakes.TOKENIZER.encode("ab  c")
     scores = tuple(math.log(p) for p in (0.9, 0.5, 0.1, 0.2, 0.7))
     audio = Audio(np.zeros(10, np.float32), 8000, 1.25, ("odd",))
-    found = transcriber.to_transcript(Hypothesis(tokens=tuple(tokens), scores=scores, steps=3), audio, fakes.TOKENIZER)
+    hypothesis = Hypothesis(tokens=tuple(tokens), scores=scores, steps=3)
+    found = transcriber.to_transcript(hypothesis, audio, Aligned(untimed(fakes.TOKENIZER, hypothesis)))
     assert found.text == "ab c"
     assert [word.text for word in found.words] == ["ab", "c"]
     assert [word.confidence for word in found.words] == pytest.approx([0.5, 0.7])
     assert found.confidence == pytest.approx(0.6)
     assert (found.steps, found.duration, found.warnings) == (3, 1.25, ("odd",))
-    empty = transcriber.to_transcript(Hypothesis(tokens=(), scores=()), audio, fakes.TOKENIZER)
+    empty = transcriber.to_transcript(Hypothesis(tokens=(), scores=()), audio, Aligned(()))
     assert (empty.text, empty.words, empty.confidence) == ("", (), 0.0)
     assert isinstance(found.words[0], Word)
     (segment,) = found.segments
@@ -257,7 +259,8 @@ def test_a_translation_keeps_its_case() -> None:
     tokenizer = CharacterTokenizer("Katze! wo")
     hypothesis = Hypothesis(tokens=tuple(tokenizer.encode("Katze! Katze wo")), scores=(0.0,) * 15)
     audio = Audio(np.zeros(10, np.float32), 8000, 1.25, ())
-    assert transcriber.to_transcript(hypothesis, audio, tokenizer).text == "Katze! Katze wo"
+    aligned = Aligned(untimed(tokenizer, hypothesis))
+    assert transcriber.to_transcript(hypothesis, audio, aligned).text == "Katze! Katze wo"
 
 
 def test_batches_hold_like_lengths(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,9 +277,6 @@ def test_batches_hold_like_lengths(model: Model, monkeypatch: pytest.MonkeyPatch
     found = Transcriber(model)(recordings, batch_size=2)
     assert batches == [[900, 950], [1000, 7900], [8000]]
     assert [transcript.duration for transcript in found] == [length / fakes.RATE for length in lengths]
-    streamed = list(Transcriber(model).stream(recordings, batch_size=2))
-    assert [index for index, _ in streamed] == [0, 4, 2, 3, 1]
-    assert [transcript for _, transcript in sorted(streamed, key=lambda pair: pair[0])] == found
 
 
 def test_a_transcriber_wants_its_rate(model: Model) -> None:

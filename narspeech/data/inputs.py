@@ -31,6 +31,11 @@ class Recording:
     place: Path
     example: Example | None = None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is the whole of a file on disk."""
+        return self.example is None and self.path != STDIN
+
     def load(self, rate: int) -> Audio:
         """Its sound at `rate`. Raises AudioError."""
         if self.example is not None:

@@ -72,7 +72,7 @@ def decode(file: io.BytesIO | io.FileIO, handle: io.BytesIO | int, part: Part) -
     if not tail:
         raise AudioError(f"expected a sound file, received 0 bytes in {part.name}; record or copy it again")
     try:
-        with _Reader(handle, closefd=False) as reader:
+        with Reader(handle, closefd=False) as reader:
             return _read(reader, tail, part)
     except soundfile.SoundFileError as error:
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
@@ -102,7 +102,7 @@ def mix(frames: Samples, channel: int | None) -> tuple[Samples, int]:
     return (chosen.mean(1) if chosen.shape[1] > 1 else chosen[:, 0].copy()), damaged
 
 
-class _Reader(soundfile.SoundFile):  # type: ignore[misc]
+class Reader(soundfile.SoundFile):  # type: ignore[misc]
     """A sound file read from front to back: soundfile would trust the header's length and seek after every block."""
 
     def seekable(self) -> bool:
@@ -118,7 +118,7 @@ def _tail(file: io.BytesIO | io.FileIO) -> bytes:
     return tail or b""
 
 
-def _read(reader: _Reader, tail: bytes, part: Part) -> Sound:
+def _read(reader: Reader, tail: bytes, part: Part) -> Sound:
     rate, channels = reader.samplerate, reader.channels
     check_rate(rate, f"in the header of {part.name}")
     if not 1 <= channels <= MAX_CHANNELS:
@@ -153,7 +153,7 @@ def _read(reader: _Reader, tail: bytes, part: Part) -> Sound:
     return Sound(samples, rate, damaged, values, warnings)
 
 
-def _skip(reader: _Reader, first: int) -> bool:
+def _skip(reader: Reader, first: int) -> bool:
     """Go to frame `first`; False if there is no such frame."""
     if first >= reader.frames:
         return False
@@ -165,7 +165,7 @@ def _skip(reader: _Reader, first: int) -> bool:
     return len(lead) == first - early
 
 
-def _cut_short(reader: _Reader, end: int, tail: bytes) -> bool:
+def _cut_short(reader: Reader, end: int, tail: bytes) -> bool:
     """Whether the header promised more than the `end` frames that were found."""
     if end < reader.frames < UNKNOWN_FRAMES:
         return True

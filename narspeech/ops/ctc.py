@@ -91,26 +91,47 @@ def path_loss(log_probs: Padded, path: Tensor) -> Tensor:
     return losses.masked_fill(~log_probs.mask, 0).sum(-1)
 
 
-def token_starts(log_probs: Padded, target: Padded) -> Tensor:
-    """(B, U) the frame at which each target token starts on the best CTC path that spells it (forced alignment).
+class Spans(NamedTuple):
+    """starts (B, U): each token's first frame; ends (B, U): the frame after its last; scores (B, U): the highest
+    log-posterior that the token has in between; fits (B,): rows that could be aligned."""
+
+    starts: Tensor
+    ends: Tensor
+    scores: Tensor
+    fits: Tensor
+
+
+def token_spans(log_probs: Padded, target: Padded) -> Spans:
+    """Where each target token stands on the best CTC path that spells it (forced alignment).
 
     log_probs (B, T, V), target (B, U). Tokens are spread evenly where the target does not fit into its frames or the
-    posteriors are not finite, which the aligner would take without a word. No gradient.
+    posteriors are not finite, which the aligner would take without a word; their scores are 0 then. No gradient.
     """
     fits = (required_frames(target) <= log_probs.lengths) & (target.lengths > 0)
     fits &= (torch.isfinite(log_probs.data).all(-1) | ~log_probs.mask).all(-1)
-    places = torch.arange(target.data.shape[1], device=target.data.device)
-    starts = places * log_probs.lengths[:, None] // target.lengths.clamp(min=1)[:, None]
+    places = torch.arange(target.data.shape[1] + 1, device=target.data.device)
+    edges = places * log_probs.lengths[:, None] // target.lengths.clamp(min=1)[:, None]
+    starts, ends = edges[:, :-1].clone(), edges[:, 1:].clone()
+    scores = torch.zeros_like(starts, dtype=torch.float32)
     counts = zip(fits.tolist(), log_probs.lengths.tolist(), target.lengths.tolist(), strict=True)
     # The aligner takes one utterance at a time; it is compiled, and a millisecond beside an encoder's pass.
     for row, (fit, frames, length) in enumerate(counts):
         if fit:
             posteriors = log_probs.data[row : row + 1, :frames].detach().float()
-            labels = forced_align(posteriors, target.data[row : row + 1, :length], blank=BLANK)[0][0]
-            fresh = labels != BLANK
-            fresh[1:] &= labels[1:] != labels[:-1]
-            starts[row, :length] = fresh.nonzero().squeeze(-1)
-    return starts
+            labels, found = (x[0] for x in forced_align(posteriors, target.data[row : row + 1, :length], blank=BLANK))
+            spoken, before = labels != BLANK, F.pad(labels, (1, 0), value=BLANK)
+            fresh, last = spoken & (labels != before[:-1]), spoken.clone()
+            last[:-1] &= labels[1:] != labels[:-1]
+            starts[row, :length], ends[row, :length] = fresh.nonzero()[:, 0], last.nonzero()[:, 0] + 1
+            owner = (fresh.cumsum(0) - 1)[spoken]
+            best = scores.new_full((length,), float("-inf"))
+            scores[row, :length] = best.scatter_reduce_(0, owner, found[spoken], "amax")
+    return Spans(starts, ends, scores, fits | (target.lengths == 0))
+
+
+def token_starts(log_probs: Padded, target: Padded) -> Tensor:
+    """(B, U) the frame at which each target token starts, as `token_spans` finds it."""
+    return token_spans(log_probs, target).starts
 
 
 class Collapsed(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from narspeech.batch import Padded
+from narspeech.batch import Encoded, Padded
 from narspeech.checkpoint import ready
 from narspeech.decoders.base import DecodeOptions, Decoder
 from narspeech.errors import ConfigError
@@ -59,13 +59,14 @@ def decode_with(
     options: DecodeOptions | None,
     decoder: Literal["ctc"] | None,
     scorer: Scorer | None = None,
+    encoded: Encoded | None = None,
 ) -> list[Hypothesis]:
     """`model.decode`, whose candidates the teacher chooses among where there is one. Raises ConfigError where it has
     no choice."""
     options = options or model.config.decoding
     if teacher is not None and (decoder == "ctc" or options.candidates == options.beam == 1):
         raise ConfigError("expected several candidates for the teacher to choose from, received one: give --candidates")
-    hypotheses = model.decode(source, options, decoder, scorer)
+    hypotheses = model.decode(source, options, decoder, scorer, encoded)
     return hypotheses if teacher is None else rescore(hypotheses, teacher, source)
 
 

@@ -1,0 +1,72 @@
+"""Blocks of a sound file are what reading it whole gives, to the last sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from narspeech.data.audio import load_audio
+from narspeech.data.sound_stream import Resampler, SoundStream, header_seconds
+from narspeech.errors import AudioError
+
+
+def noise(count: int, channels: int = 1) -> np.ndarray:
+    return (0.1 * np.random.default_rng(0).standard_normal((count, channels))).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])
+def test_blocks_are_the_whole(rate: int, tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, noise(rate + 12345, 2), rate, subtype="FLOAT")
+    for channel in (None, 1):
+        sound = SoundStream(path, target_rate=16000, channel=channel, seconds=0.3)
+        found, expected = np.concatenate(list(sound)), load_audio(path, channel=channel)
+        assert found.dtype == np.float32
+        assert np.array_equal(found, expected.samples)
+        assert sound.duration == expected.duration
+        assert sound.warnings == ()
+    assert header_seconds(path) == pytest.approx(sound.duration)
+
+
+def test_a_resampler_does_not_see_its_blocks() -> None:
+    samples = noise(30000)[:, 0]
+    once = Resampler(44100, 16000).push(samples, last=True)
+    resampler = Resampler(44100, 16000)
+    pieces = [resampler.push(piece) for piece in np.split(samples, [1, 50, 7000])]
+    assert np.array_equal(np.concatenate([*pieces, resampler.push(samples[:0], last=True)]), once)
+    with pytest.raises(AudioError, match="sampling rate"):
+        Resampler(10, 16000)
+
+
+def test_damage_is_silence_and_told(tmp_path: Path) -> None:
+    samples = noise(16000)[:, 0]
+    samples[100], samples[200] = np.nan, 100.0
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    sound = SoundStream(path, target_rate=16000)
+    (found,) = (block for block in sound if len(block))
+    assert found[100] == found[200] == 0
+    assert "2 samples that are no sound" in sound.warnings[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no sound at all"])
+def test_what_cannot_be_read_is_told(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    path.write_bytes(content)
+    assert header_seconds(path) == 0
+    with pytest.raises(AudioError, match="expected sound as wav"):
+        list(SoundStream(path, target_rate=16000))
+    with pytest.raises(AudioError, match="expected a readable sound file"):
+        list(SoundStream(tmp_path / "missing.wav", target_rate=16000))
+
+
+def test_an_empty_recording_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, np.zeros(0, np.float32), 16000)
+    with pytest.raises(AudioError, match="received none"):
+        list(SoundStream(path, target_rate=16000))
+    with pytest.raises(AudioError, match="channel from 0 to 0"):
+        list(SoundStream(path, target_rate=16000, channel=3))
