@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from narspeech.compare import Entrant, compare
+from narspeech.compare import Comparison, Entrant, compare
 from narspeech.config import override
 from narspeech.data.example import read_manifest
 from narspeech.data.pairs import read_pairs
@@ -79,7 +79,8 @@ def test_a_student_of_sound_starts_from_a_recogniser_and_learns_from_a_teacher_o
     scores = json.loads((out / "scores.json").read_text())["covost2-en-de-test"]
     assert list(scores) == ["ctc", "mask_ctc-1", "mask_ctc-2"]
     assert scores["ctc"].keys() == {"utterances", "bleu", "chrf"}
-    rows = compare([Entrant(out)], baseline="st/ctc", batch_sizes=(2,), examples=2, rounds=1)
+    plan = Comparison(part="covost2-en-de-test", baseline="st/ctc", batch_sizes=(2,), examples=2, rounds=1)
+    rows = compare([Entrant(out)], plan).rows
     assert [(row.setting, row.distilled) for row in rows] == [(name, True) for name in scores]
 
     files = [example.audio for example in read_manifest(out / "manifests" / "covost2-en-de" / "test.jsonl")]
