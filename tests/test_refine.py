@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from narspeech.batch import Draft, Encoded, Padded, Round
 from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.model import DECODERS
+from narspeech.ops.scorer import Scorer
 from narspeech.refine import decode
 from narspeech.result import Hypothesis, Step
 from narspeech.tokenizer import MASK, PAD
@@ -46,12 +47,19 @@ class Scripted(Decoder):
         scores = -torch.tensor([[row + time / 100] for row, time in zip(rows, written, strict=True)])
         return Draft(tokens, scores.expand(tokens.data.shape), torch.tensor(rows), undecided)
 
-    def draft(self, memory: Memory, options: DecodeOptions) -> Draft:  # noqa: ARG002
+    def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:  # noqa: ARG002
         rows = memory.mask.flatten().tolist()
         masks = torch.tensor([script[0].count(MASK) for script in self.scripts])
         return self._draft(rows, 0, masks)
 
-    def refine(self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions) -> Draft:
+    def refine(
+        self,
+        draft: Draft,
+        memory: Memory,
+        turn: Round,
+        options: DecodeOptions,
+        scorer: Scorer | None = None,  # noqa: ARG002
+    ) -> Draft:
         rows = memory.mask.flatten().tolist()
         assert draft.owner.tolist() == rows
         assert turn.steps == options.steps

@@ -146,7 +146,7 @@ GERMAN = [name for name in load_file(RECIPE).PROFILES if not name.endswith("_fr"
 def test_every_profile_runs_from_end_to_end(name, corpus, tmp_path):
     recipe = load_profile(f"{RECIPE}:{name}")
     model = recipe.config.model
-    encoder = replace(model.encoder, depth=2, **LAYER)
+    encoder = replace(model.encoder, depth=2, upsample_at=min(model.encoder.upsample_at, 2), **LAYER)
     layer = LAYER if hasattr(model.decoder, "depth") else {}
     decoder = replace(model.decoder, **layer, **({"depth": 1} if layer else {}))
     shrunk = override(

@@ -38,7 +38,8 @@ def test_a_family_has_the_size_and_leaves_the_data_sets_numbers(name):
     )  # fmt: skip
     # Paths and graphs need room, and nothing but paths that are refined needs the CTC head.
     kind = model.decoder.kind
-    assert (model.encoder.upsample > 1) == (kind in ("ctc", "mask_ctc", "align_refine", "glat_ctc", "dag"))
+    assert (model.encoder.upsample > 1) == (kind in ("ctc", "mask_ctc", "align_refine", "glat_ctc"))
+    assert kind != "dag" or model.decoder.graph_ratio > 1
     assert (model.ctc is not None) == (kind in ("ctc", "mask_ctc", "align_refine"))
     assert settings(config, model.decoding)
 
