@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -66,7 +67,10 @@ def _whisper_english(text: str) -> str:
 @cache
 def _whisper() -> Callable[[str], Any]:
     try:
-        from whisper_normalizer.english import EnglishTextNormalizer
+        with warnings.catch_warnings():  # Python warns of escapes in its docstrings when it first compiles them
+            warnings.simplefilter("ignore", SyntaxWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)  # what it is called before Python 3.12
+            from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError:
         raise NarspeechError(
             "expected whisper-normalizer for the normaliser whisper-english, received an environment without it: "

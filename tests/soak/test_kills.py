@@ -62,6 +62,7 @@ def check(out: Path, expected: Path, log: Path) -> None:
     assert not list(out.glob("checkpoints/.*"))
 
 
+@pytest.mark.soak
 def test_two_kills(tmp_path):
     data = write_librispeech(tmp_path / "data")
     unkilled, out, log = tmp_path / "unkilled", tmp_path / "out", tmp_path / "log"
