@@ -7,6 +7,7 @@ the text side it is in cipher: every letter stands for another.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -161,3 +162,15 @@ class Favourite:
 
     def __call__(self, context: Tensor, candidates: Tensor) -> Tensor:  # noqa: ARG002
         return (candidates == self.token) * self.bonus
+
+
+def put(folder: Path, name: str, content: str) -> Path:
+    """A file of text."""
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def lines(*records: Any) -> str:
+    """JSON, a record a line."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
+from narspeech.batch import Batch, Draft, Encoded, Loss, TrainStep
 from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.ops.ctc import ctc_loss, greedy
 from narspeech.ops.ctc_beam import prefix_beam_search
@@ -34,12 +34,7 @@ def searched_draft(memory: Memory, options: DecodeOptions, scorer: Scorer | None
     of 1 stands for BEAM."""
     assert memory.ctc is not None
     beam = BEAM if options.beam == 1 else options.beam
-    found = prefix_beam_search(memory.ctc, beam, scorer, options.token_bonus if scorer is not None else 0.0)
-    exists = found.totals > float("-inf")
-    exists[:, 0] = True
-    index = exists.flatten().nonzero().squeeze(-1)
-    tokens, scores, lengths = (x.flatten(0, 1)[index] for x in (found.tokens, found.scores, found.lengths))
-    return Draft(Padded(tokens, lengths), scores, index // beam, torch.zeros_like(index))
+    return prefix_beam_search(memory.ctc, beam, scorer, options.token_bonus if scorer is not None else 0.0).draft()
 
 
 class CTCDecoder(Decoder):

@@ -169,21 +169,13 @@ class DAG(StackDecoder):
         states, links, lengths = self(self.vertices(memory.states), memory)
         emissions = F.log_softmax(self.tokens(states).float(), -1)
         if config.decoding == "beam" or options.beam > 1 or scorer is not None:
-            return self._search(emissions, links, lengths, options.beam, scorer)
+            return beam_search(links, emissions, lengths, options.beam, config.length_penalty, scorer).draft()
         scores, best = emissions.max(-1)
         if config.decoding == "viterbi":
             visited = viterbi_path(links, scores, config.beta, config.length_penalty, lengths)
         else:
             visited = lookahead_path(links, scores, config.beta if config.decoding == "lookahead" else 0.0, lengths)
         return Draft.decided(*read_path(visited, best, scores, links, lengths))
-
-    def _search(self, emissions: Tensor, links: Tensor, lengths: Tensor, beam: int, scorer: Scorer | None) -> Draft:
-        found = beam_search(links, emissions, lengths, beam, self.config.length_penalty, scorer)
-        exists = found.totals > float("-inf")
-        exists[:, 0] = True
-        index = exists.flatten().nonzero().squeeze(-1)
-        tokens, scores, counts, _ = (x.flatten(0, 1)[index] for x in found)
-        return Draft(Padded(tokens, counts), scores, index // beam, torch.zeros_like(index))
 
     def rank(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Tensor:
         """All alike, which keeps the beam's own order: the end of a text has a probability too."""

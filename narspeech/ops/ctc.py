@@ -61,8 +61,8 @@ def spelled_loss(log_probs: Padded, target: Padded) -> tuple[Tensor, Tensor]:
     losses = F.ctc_loss(
         data.transpose(0, 1), target.data, log_probs.lengths, target.lengths * fits, blank=BLANK, reduction="none"
     )
-    # The kernel gives the gradient of a softmax's logits, probabilities less posteriors; which are
-    # wrong where some labels are missing. Log-probabilities have the second part alone: this zero takes the first off.
+    # The kernel gives the gradient of a softmax's logits: probabilities less posteriors, wrong where labels lack.
+    # That of log-probabilities is the second part alone: the first is taken off by adding a zero.
     probabilities = log_probs._replace(data=data.detach().exp()).zeroed().data
     losses = losses + (probabilities * (data.detach() - data)).sum((1, 2))
     return losses.masked_fill(~fits, 0), fits

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from narspeech.batch import Padded
+from narspeech.ops.beam import Beam
 from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import BLANK, BOS, EOS, PAD
 
@@ -44,22 +45,13 @@ class Move(NamedTuple):
     peak: Tensor
 
 
-class Found(NamedTuple):
-    """K texts a row, best first: tokens (B, K, U), scores (B, K, U) the highest log-posterior of each token before
-    the next one was first written, lengths (B, K), totals (B, K) by which they stand, -inf where there is none."""
-
-    tokens: Tensor
-    scores: Tensor
-    lengths: Tensor
-    totals: Tensor
-
-
 def prefix_beam_search(
     log_probs: Padded, beam: int, scorer: Scorer | None = None, bonus: float = 0.0, pool: int = 16
-) -> Found:
+) -> Beam:
     """The texts of the highest log P(text) + what the scorer adds + bonus x tokens, as far as they stay in the beam.
 
-    log_probs (B, T, V). P(text) sums the paths that spell it; two ways to one prefix are one. pool: how many tokens,
+    log_probs (B, T, V). P(text) sums the paths that spell it; two ways to one prefix are one. A token's score is its
+    highest log-posterior before the next one was first written. pool: how many tokens,
     the likeliest of each frame, may go on a prefix. T steps of B x K x pool work each, one host sync at the end.
     """
     data = log_probs.data.float()
@@ -137,12 +129,12 @@ def advance(
     return new, Move(parent, last.masked_fill(stays, BLANK), old.peak.gather(1, parent))
 
 
-def trace(moves: list[Move], peak: Tensor, order: Tensor, totals: Tensor) -> Found:
+def trace(moves: list[Move], peak: Tensor, order: Tensor, totals: Tensor) -> Beam:
     """The texts of the prefixes that order (B, K) names, read from the moves that made them; peak (B, K) of their last
     tokens. One host sync."""
     if not moves:
         nothing = order.new_zeros(*order.shape, 0)
-        return Found(nothing, nothing.float(), torch.zeros_like(order), totals)
+        return Beam(nothing, nothing.float(), torch.zeros_like(order), totals)
     seat, path, peaks = order, list[Tensor](), list[Tensor]()
     for parent, token, before in reversed(moves):
         path.append(token.gather(1, seat))
@@ -160,4 +152,4 @@ def trace(moves: list[Move], peak: Tensor, order: Tensor, totals: Tensor) -> Fou
     scores = before.new_zeros(shape).scatter(2, (column - 1).masked_fill(~fresh, width + 1), before)
     scores = scores.scatter(2, lengths.unsqueeze(-1), peak.gather(1, order).unsqueeze(-1))[..., 1 : width + 1]
     inside = torch.arange(width, device=order.device) < lengths.unsqueeze(-1)
-    return Found(tokens, scores.where(inside, 0.0), lengths, totals)
+    return Beam(tokens, scores.where(inside, 0.0), lengths, totals)

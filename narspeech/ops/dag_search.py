@@ -6,32 +6,15 @@ and ends, say nothing.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from narspeech.batch import Padded
+from narspeech.ops.beam import Beam
 from narspeech.ops.dag import INF, trace
 from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import BOS, EOS, PAD
-
-
-class Beam(NamedTuple):
-    """K hypotheses a row: tokens (R, K, U); scores (R, K, U) of each token; lengths (R, K); totals (R, K) by which they
-    stand in order, the best first, -inf where there is none."""
-
-    tokens: Tensor
-    scores: Tensor
-    lengths: Tensor
-    totals: Tensor
-
-    def take(self, index: Tensor) -> Beam:
-        """Those that index (R, K') names in each row."""
-        wide = index.unsqueeze(-1).expand(-1, -1, self.tokens.shape[2])
-        narrow = (self.lengths.gather(1, index), self.totals.gather(1, index))
-        return Beam(self.tokens.gather(1, wide), self.scores.gather(1, wide), *narrow)
 
 
 def lookahead_path(links: Tensor, emissions: Tensor, beta: float, lengths: Tensor) -> Tensor:

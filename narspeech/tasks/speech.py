@@ -68,6 +68,7 @@ class Speech(Input[Example]):
                     way.options,
                     decoder=way.decoder,
                     batch_size=self.config.decode.batch_size,
+                    word_times=False,  # nobody asks a run for them
                 )
                 for i, transcript in zip(chosen, transcripts, strict=True):
                     entries[i] = {"id": examples[i].id, "path": examples[i].audio, **record(transcript)}

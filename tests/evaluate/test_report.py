@@ -5,25 +5,15 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from narspeech.evaluate.error_rate import ErrorRate
 from narspeech.evaluate.report import main
+from tests.fakes import lines, put
 
 REFERENCES = "u1 the cat sat on the old mat\nu2 hello\nu3\n"
 HYPOTHESES = "u2 hello\nu1 the bat sat the old mat again\nu3\n"
-
-
-def put(folder: Path, name: str, content: str) -> Path:
-    path = folder / name
-    path.write_text(content, encoding="utf-8")
-    return path
-
-
-def lines(*records: Any) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def test_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +99,9 @@ def translations(folder: Path) -> tuple[str, str, str]:
     """A manifest of pairs, what a system made of it, and plain lines of the same."""
     texts = ["A dog runs through the deep snow.", "Two men sit on a green bench.", "A woman reads."]
     manifest = put(
-        folder, "ref.jsonl", lines(*({"id": f"{n}", "source": "x", "target": text} for n, text in enumerate(texts, 1)))
+        folder,
+        "ref.jsonl",
+        lines(*({"id": f"{n}", "source": "x", "target": text} for n, text in enumerate(texts, 1))),
     )
     worse = [text.replace("deep", "old").replace("Two", "Three") for text in texts]
     hypotheses = lines(*({"id": f"{n}", "source": "x", "text": text} for n, text in enumerate(worse, 1)))
@@ -281,7 +273,10 @@ def test_html_report_is_whole_and_escaped(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_files_of_sclite_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ref, hyp = put(tmp_path, "r.trn", "the cat sat (s-1)\n(s-2)\n"), put(tmp_path, "h", "s-1 the cat\ns-2\n")
+    ref, hyp = (
+        put(tmp_path, "r.trn", "the cat sat (s-1)\n(s-2)\n"),
+        put(tmp_path, "h", "s-1 the cat\ns-2\n"),
+    )
     assert main(["--ref", str(ref), "--hyp", str(hyp), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["word"]["deletions"] == 1
     digits = put(tmp_path, "digits", "u1 1 2.5 3 4\n")

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from narspeech.errors import ManifestError
 from narspeech.evaluate.texts import read_lines, read_pair, read_texts
-
-
-def put(folder: Path, name: str, content: str) -> Path:
-    path = folder / name
-    path.write_text(content, encoding="utf-8")
-    return path
-
-
-def lines(*records: Any) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+from tests.fakes import lines, put
 
 
 def test_reads_lines_of_id_and_text(tmp_path: Path) -> None:
@@ -78,7 +67,11 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_lines_may_be_empty_and_are_numbered(tmp_path: Path) -> None:
-    assert read_lines(put(tmp_path, "text", "\ufeffa b\n\n c\u2028d \r\n")) == {"1": "a b", "2": "", "3": "c\u2028d"}
+    assert read_lines(put(tmp_path, "text", "\ufeffa b\n\n c\u2028d \r\n")) == {
+        "1": "a b",
+        "2": "",
+        "3": "c\u2028d",
+    }
     with pytest.raises(ManifestError, match="received none"):
         read_lines(put(tmp_path, "none", ""))
 
@@ -119,7 +112,10 @@ def test_alternatives_are_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_pairs_of_different_forms_are_joined(tmp_path: Path) -> None:
-    trn, jsonl = put(tmp_path, "r.trn", "a b (s-1)\n"), put(tmp_path, "h", lines({"id": "s-1", "text": "a"}))
+    trn, jsonl = (
+        put(tmp_path, "r.trn", "a b (s-1)\n"),
+        put(tmp_path, "h", lines({"id": "s-1", "text": "a"})),
+    )
     assert read_pair(trn, jsonl, (None, None)) == ({"s-1": "a b"}, {"s-1": "a"})
     with pytest.raises(ManifestError, match="no hypothesis for s-1"):
         read_pair(trn, put(tmp_path, "t", "s-2 a\n"), (None, None))

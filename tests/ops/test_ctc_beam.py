@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from narspeech.batch import Padded
+from narspeech.ops.beam import Beam
 from narspeech.ops.ctc import greedy
-from narspeech.ops.ctc_beam import Found, prefix_beam_search
+from narspeech.ops.ctc_beam import prefix_beam_search
 from narspeech.ops.scorer import Sum
 from narspeech.tokenizer import BLANK, BOS, EOS, UNK
 
@@ -40,7 +41,7 @@ def texts(log_probs: Tensor) -> dict[Text, float]:
     return {text: math.log(p) for text, p in found.items() if p > 0}
 
 
-def hypotheses(found: Found, row: int) -> list[tuple[Text, float]]:
+def hypotheses(found: Beam, row: int) -> list[tuple[Text, float]]:
     return [
         (tuple(tokens[:length]), total)
         for tokens, length, total in zip(

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from narspeech.ops.dag_search import Beam, beam_search, lookahead_path, read_path, viterbi_path
+from narspeech.ops.beam import Beam
+from narspeech.ops.dag_search import beam_search, lookahead_path, read_path, viterbi_path
 from narspeech.tokenizer import BOS, EOS
 from tests.ops.test_dag import random_links
 
