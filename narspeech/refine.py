@@ -40,27 +40,25 @@ def decode(
     whole = memory
     steps = torch.zeros_like(draft.owner)
     history = [draft]
-    working, active = draft, (~decoder.settled(draft)).nonzero().squeeze(-1)
-    if len(active) < len(draft.owner):
-        working, memory = draft.rows(active), memory.rows(active)
+    working, active, going = draft, torch.arange(len(draft.owner), device=draft.owner.device), ~decoder.settled(draft)
     for index in range(options.steps):
-        if not len(active):
+        kept = going.nonzero().squeeze(-1)
+        if not len(kept):
             break
+        if len(kept) < len(active):
+            working, memory, active = working.rows(kept), memory.rows(kept), active[kept]
         before = working
         working = decoder.refine(before, memory, Round(index, options.steps), options, scorer)
         draft = merge(draft, working, active)
         steps[active] += 1
         if options.trace:
             history.append(draft)
-        if index + 1 == options.steps:  # nobody goes on, and the host need not ask who would
+        if index + 1 == options.steps:  # nobody goes on, and nobody need ask who would
             break
         done = decoder.settled(working)
         if decoder.repeats:
             done = done | (unchanged(before, working) & ~(working.tokens.data == MASK).any(-1))
         going = ~done
-        kept = going.nonzero().squeeze(-1)
-        if len(kept) < len(active):
-            working, memory, active = working.rows(kept), memory.rows(kept), active[kept]
     draft = decoder.finish(draft, whole, options)
     order = ranked(draft.owner, decoder.rank(draft, whole, options))
     return hypotheses(draft.rows(order), steps[order], [moment.rows(order) for moment in history if options.trace])

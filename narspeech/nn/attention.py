@@ -82,12 +82,13 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
         batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         if self.relative:
+            q, k, v = qkv
             bias = self._relative_bias(q, positions).masked_fill(~mask, float("-inf"))
             q = q + self.content_bias
         else:
-            q, k, bias = rotate(q, positions), rotate(k, positions), mask
+            (q, k), v, bias = rotate(qkv[:2], positions), qkv[2], mask
             if cache is not None:
                 k, v = cache.append(k, v)
         dropout = self.dropout if self.training else 0.0

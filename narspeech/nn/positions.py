@@ -9,18 +9,20 @@ from torch import Tensor
 
 
 def rotary(length: int, head_width: int, device: torch.device) -> Tensor:
-    """(2, length, head_width) cosines and sines of the rotation angles (Su et al. 2021, RoFormer, eq. 34)."""
+    """(2, length, head_width) cosines and sines of the rotation angles, for `rotate` (Su et al. 2021, RoFormer, eq. 34).
+
+    The sines of the first half are negative: there they are a coordinate's share of the one that it turns with.
+    """
     half = torch.arange(0, head_width, 2, device=device, dtype=torch.float32)
     angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * 10000.0 ** (-half / head_width)
-    angles = torch.cat([angles, angles], -1)
-    return torch.stack([angles.cos(), angles.sin()])
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)])
 
 
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
     """Turn queries or keys (..., T, D) by their positions (2, T, D) from `rotary`."""
     cosine, sine = positions.to(x.dtype)
-    first, second = x.chunk(2, -1)
-    turned: Tensor = x * cosine + torch.cat([-second, first], -1) * sine
+    turned: Tensor = x * cosine + x.roll(x.shape[-1] // 2, -1) * sine
     return turned
 
 

@@ -136,7 +136,11 @@ def test_decoding_changes_nothing(model: Model, side: fakes.Side) -> None:
 def test_overfits_eight_examples(kind: str, side: fakes.Side) -> None:
     model = fakes.tiny_model(kind, side, varied=False)
     batch = fakes.batch(side=side)
-    losses = fakes.train(model, batch, updates=160)
-    assert losses[-1] < 0.2 * losses[0]
-    texts = [model.tokenizer.decode(hypothesis.tokens) for hypothesis in model.decode(batch.source)]
+    losses: list[float] = []
+    for _ in range(3):  # most families need one
+        losses += fakes.train(model, batch, updates=70)
+        texts = [model.tokenizer.decode(hypothesis.tokens) for hypothesis in model.decode(batch.source)]
+        if texts == list(batch.ids):
+            break
     assert texts == list(batch.ids)
+    assert losses[-1] < 0.2 * losses[0]
