@@ -64,6 +64,8 @@ def main(argv: list[str]) -> int:
     check_stretch(options.start, options.end)
     name = "stdin" if options.file == "-" else options.file
     out = options.out or Path(Path(name).stem + ".html")
+    if options.picture is not None and os.path.realpath(options.picture) == os.path.realpath(out):
+        raise NarspeechError(f"expected two files for page and picture, received {out} for both: name another")
     for path in (out, options.picture):
         check_target(path, options)
     try:

@@ -187,19 +187,20 @@ class Refinement:
         return [token._replace(start=start, end=end) for token, start, end in times]
 
     def _aligned(self, ids: Sequence[int]) -> Spans | None:
-        """Where CTC puts the tokens; specials, which it cannot hear, lie between their neighbours."""
+        """Where CTC puts the tokens; specials, which it cannot hear, lie between their neighbours. Spread evenly where
+        CTC cannot spell them."""
         if self.ctc is None:
             return None
         places = np.array([place for place, token in enumerate(ids) if token >= UNK], int)
-        if not len(places):
+        packed = Padded.pack([torch.tensor([ids[place] for place in places], dtype=torch.long)], PAD)
+        spans = token_spans(self.ctc, packed.to(self.ctc.data.device))
+        if not len(places) or not bool(spans.fits[0]):
             edges: Values = np.linspace(0.0, self.duration, len(ids) + 1, dtype=np.float64)
             return Spans(*in_order(edges[:-1], edges[1:], self.duration))
-        target = Padded.pack([torch.tensor([ids[place] for place in places])], PAD).to(self.ctc.data.device)
-        spans = token_spans(self.ctc, target)
         first, last, scores = (_plain(x[0]) for x in spans[:3])
         every = np.arange(len(ids))
         starts, ends = self._corrected(np.interp(every, places, first), np.interp(every, places, last))
-        if not bool(spans.fits[0]) or len(places) < len(ids):
+        if len(places) < len(ids):
             return Spans(starts, ends)
         frames = tuple(range(*pair) for pair in zip(first.astype(int).tolist(), last.astype(int).tolist(), strict=True))
         return Spans(starts, ends, frames, tuple(np.exp(scores).tolist()))
@@ -211,8 +212,8 @@ class Refinement:
 
 
 def changes(before: Sequence[int], after: Sequence[int]) -> list[bool]:
-    """Which tokens of `after` are not what stood there before; of another length, those that the shortest edits put in
-    anew."""
+    """Which tokens of `after` are not what stood there before; of another length, those outside the blocks that the two
+    have in common (Ratcliff & Metzener 1988)."""
     if len(before) == len(after):
         return [old != new for old, new in zip(before, after, strict=True)]
     kept = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()

@@ -118,7 +118,7 @@ def make(
     remarks = []
     if more:
         remarks.append(
-            f"The recording goes on: these are {LONG:g} s of it from {start:g} s on; choose others with --start and --end."
+            f"The recording goes on: this is {LONG:g} s of it from {start:g} s on; choose another with --start, --end."
         )
     uri = None
     if sound:

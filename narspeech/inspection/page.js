@@ -7,11 +7,14 @@
   const plot = document.querySelector("svg.plot");
   const buttons = [...document.querySelectorAll("button.word")];
   let stop = null;
+  let marked = -1;
 
   // Which word is spoken at a time, in seconds from the beginning of the stretch; -1: none.
   const at = (time) => data.words.findIndex((word) => word && word[0] <= time && time < word[1]);
 
   function mark(number) {
+    if (number === marked) return;
+    marked = number;
     for (const element of document.querySelectorAll(".on")) element.classList.remove("on");
     for (const element of document.querySelectorAll(`[data-word="${number}"]`)) element.classList.add("on");
     if (number >= 0) detail.textContent = buttons[number].getAttribute("aria-label");
@@ -38,30 +41,26 @@
   }
   if (!plot) return;
 
-  const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  cursor.setAttribute("class", "cursor");
-  cursor.setAttribute("y1", "0");
-  cursor.setAttribute("y2", plot.getAttribute("height"));
-  plot.append(cursor);
+  const cursor = plot.querySelector(".cursor");
   let here = 0;
 
   function show(time) {
     here = Math.min(Math.max(time, 0), data.duration);
     cursor.setAttribute("x1", here * data.scale);
     cursor.setAttribute("x2", here * data.scale);
-    const frame = data.frames[Math.floor(here / data.frame)];
+    const frame = data.frames[Math.floor(here / data.frame + 1e-6)];
     const labels = (frame || []).map(([label, percent]) => `${data.names[label]} ${percent} %`);
     const seconds = (data.start + here).toFixed(2);
+    const number = at(here);
+    mark(number);
     moment.textContent = labels.length ? `${seconds} s: ${labels.join(", ")}` : `${seconds} s`;
+    if (number >= 0) moment.textContent += `\n${detail.textContent}`;
     plot.setAttribute("aria-valuenow", seconds);
     plot.setAttribute("aria-valuetext", moment.textContent);
   }
 
   const pointed = (event) => (event.clientX - plot.getBoundingClientRect().left) / data.scale;
-  plot.addEventListener("mousemove", (event) => {
-    show(pointed(event));
-    mark(at(here));
-  });
+  plot.addEventListener("mousemove", (event) => show(pointed(event)));
   plot.addEventListener("click", (event) => {
     const word = event.target.closest("[data-word]");
     if (word) choose(Number(word.dataset.word), event.shiftKey);
@@ -69,10 +68,8 @@
   });
   plot.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -data.frame, ArrowRight: data.frame }[event.key];
-    if (step) {
-      show(here + step);
-      mark(at(here));
-    } else if (event.key === "Enter") play(here, null);
+    if (step) show(here + step);
+    else if (event.key === "Enter") play(here, null);
     else return;
     event.preventDefault();
   });
@@ -85,11 +82,11 @@
       sound.pause();
     }
     show(time);
-    mark(at(time));
     const view = plot.parentElement;
     const x = time * data.scale;
     if (x < view.scrollLeft || x > view.scrollLeft + view.clientWidth) view.scrollLeft = x - view.clientWidth / 8;
     if (!sound.paused) requestAnimationFrame(follow);
   }
   sound.addEventListener("play", () => requestAnimationFrame(follow));
+  sound.addEventListener("seeking", () => show(sound.currentTime));
 })();

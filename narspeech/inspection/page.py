@@ -115,9 +115,10 @@ def _panel(findings: Findings, panel: Panel, start: float) -> str:
         lines.append("<dt>CTC, draft, steps<dd>the tokens, ? being masked; heavy: what a step has written")
     return (
         f'<p id=moment class=status></p><div class=panel><svg {size} width="{GUTTER}" aria-hidden=true>'
-        f'{panel.gutter}</svg><div class=scroll><svg class=plot {size} width="{panel.width:.0f}" tabindex=0 role=slider '
-        f'aria-valuemin="{start:.2f}" aria-valuemax="{start + end:.2f}" aria-valuenow="{start:.2f}" '
-        f'aria-label="{safe(summary(findings, start))}">{panel.plot}</svg></div></div>'
+        f'{panel.gutter}</svg><div class=scroll><svg class=plot {size} width="{panel.width:.0f}" tabindex=0 '
+        f'role=slider aria-valuemin="{start:.2f}" aria-valuemax="{start + end:.2f}" aria-valuenow="{start:.2f}" '
+        f'aria-label="{safe(summary(findings, start))}">{panel.plot}'
+        f'<line class=cursor x1="-9" x2="-9" y1="0" y2="{panel.height:.0f}"></line></svg></div></div>'
         f"<details><summary>How to read it</summary><dl>{''.join(lines)}</dl><p>Point at a moment to see the likeliest "
         "labels; with the keyboard, go to the panel and use the left and right arrows.</p></details>"
     )

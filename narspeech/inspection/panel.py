@@ -17,13 +17,13 @@ from narspeech.inspection.findings import Findings, Row
 from narspeech.page import data_uri, safe
 from narspeech.picture import colour
 from narspeech.result import Word
-from narspeech.tokenizer import BLANK, UNK
+from narspeech.tokenizer import BLANK, SPECIAL_PIECES, UNK
 
 # Pixels a second: a token of speech has room for its letters.
 SCALE = 240.0
 GUTTER, GAP, AXIS, WORD, FEATURES, LABEL, STEP = 84, 14, 18, 26, 130, 13, 22
 # Labels that have a line of their own; the others share one.
-MAX_LABELS = 48
+MAX_LABELS = 64
 TICK = 0.5
 HERTZ = (500, 1000, 2000, 4000, 8000)
 STYLE = """
@@ -107,15 +107,17 @@ def picture(panel: Panel) -> str:
 
 
 def shown_labels(findings: Findings) -> tuple[tuple[int, ...], int]:
-    """The labels of CTC's best path and of all rows in the order of their greatest posteriors, at most MAX_LABELS of
-    them, those with the most probability in all, and how many had to go. The blank is not counted."""
+    """The labels of CTC's best path and of all rows in the order of their greatest posteriors, and how many more than
+    MAX_LABELS there were: the text's own stay first, then those with the most probability in all. Blanks do not count.
+    """
     if findings.posteriors is None or not len(findings.posteriors):
         return (), 0
     met = {int(label) for label in findings.posteriors.argmax(-1)}
     met |= {token.id for row in findings.rows for token in row.tokens}
     met = {label for label in met if label >= UNK}
+    text = {token.id for word in findings.words for token in word}
     mass = findings.posteriors.sum(0)
-    kept = sorted(met, key=lambda label: -mass[label])[:MAX_LABELS]
+    kept = sorted(met, key=lambda label: (label not in text, -mass[label]))[:MAX_LABELS]
     peak = findings.posteriors.argmax(0)
     return tuple(sorted(kept, key=lambda label: (int(peak[label]), label))), len(met) - len(kept)
 
@@ -125,7 +127,9 @@ def _lines(findings: Findings, labels: Sequence[int], unshown: int) -> tuple[Val
     assert findings.posteriors is not None
     lines = findings.posteriors[:, [BLANK, *labels]].T
     rest = np.clip(1 - lines.sum(0, keepdims=True), 0, 1)
-    titles = ["blank", *(shown(findings.pieces[label]) for label in labels), f"+{unshown}, rest" if unshown else "rest"]
+    titles = [shown(findings.pieces[label]) for label in (BLANK, *labels)] + [
+        f"+{unshown}, rest" if unshown else "rest"
+    ]
     return np.concatenate([lines, rest]), titles
 
 
@@ -229,4 +233,6 @@ def _image(pixels: NDArray[np.uint8], palette: png.Bytes, top: float, width: flo
 
 def shown(piece: str) -> str:
     """The name of a label."""
+    if piece == SPECIAL_PIECES[BLANK]:
+        return "blank"
     return piece.replace("▁", "_") if piece.strip("▁ ") else "space"
