@@ -12,6 +12,7 @@ from typing import NamedTuple
 import soundfile
 
 from narspeech.data.audio import Audio, AudioSource, load_audio
+from narspeech.decoders.ctc import BEAM
 from narspeech.errors import NarspeechError
 from narspeech.inspection.findings import find
 from narspeech.inspection.page import About, page
@@ -148,13 +149,14 @@ def told_settings(
 ) -> list[tuple[str, str]]:
     """How the recording is heard, as a table."""
     options, config = hearing.options, transcriber.model.config
-    calibration = config.calibration
+    calibration, decoder = config.calibration, hearing.decoder or config.decoder.kind
+    searched = decoder == "ctc" and hearing.scorer is not None and options.beam == 1
     return [
         ("model", transcriber.name or "given from Python"),
-        ("decoder", hearing.decoder or config.decoder.kind),
+        ("decoder", decoder),
         ("steps", f"{options.steps} at most"),
         ("threshold", f"{options.threshold:g}"),
-        ("beam", str(options.beam)),
+        ("beam", str(BEAM if searched else options.beam)),
         ("candidates", str(options.candidates)),
         ("language model", "none" if lm is None else f"{os.fspath(lm)}, weight {options.lm_weight:g}"),
         ("hotwords", ", ".join(hotwords) or "none"),

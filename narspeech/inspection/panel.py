@@ -176,7 +176,7 @@ def _axis(top: float, start: float, duration: float) -> Iterator[str]:
     for number in range(first, last + 1):
         x = (number * TICK - start) * SCALE
         yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top + AXIS - 4}" y2="{top + AXIS}"/>'
-        anchor = "start" if x < 10 else "middle"
+        anchor = "start" if x < 10 else "end" if x > duration * SCALE - 20 else "middle"
         yield f'<text class="faint" x="{x:.1f}" y="{top + AXIS - 6}" text-anchor="{anchor}">{number * TICK:g} s</text>'
 
 

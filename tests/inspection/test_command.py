@@ -223,7 +223,7 @@ def test_a_silent_file(arguments: list[str], tmp_path: Path, capsys: pytest.Capt
     [
         (["--decoder", "ctc", "--beam", "3"], {"decoder": "ctc", "beam": "3"}),
         (["--steps", "1", "--threshold", "0.25"], {"steps": "1 at most", "threshold": "0.25"}),
-        (["--decoder", "ctc", "--hotword", "ab", "--hotword", "cd"], {"hotwords": "ab, cd"}),
+        (["--decoder", "ctc", "--hotword", "ab", "--hotword", "cd"], {"hotwords": "ab, cd", "beam": "16"}),
         ([], {"decoder": "mask_ctc", "steps": "2 at most", "language model": "none", "hotwords": "none"}),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 
 from narspeech.inspection.findings import Findings, Row, Token
 from narspeech.inspection.page import About, detail, page, told
-from narspeech.inspection.panel import SCALE, draw
+from narspeech.inspection.panel import LIGHT, SCALE, draw
 from narspeech.model import Model
 from narspeech.tokenizer import BLANK, MASK, CharacterTokenizer
 from tests import fakes
@@ -118,6 +118,13 @@ def test_the_page_asks_for_nothing(findings: Findings) -> None:
     assert re.findall(r"url\(|@import|https?:", html) == []
     (policy,) = (given["content"] for given, _ in shown.all("meta") if "http-equiv" in given)
     assert policy.startswith("default-src 'none'; ")
+
+
+def test_the_pictures_colours_are_those_of_the_page_in_light(findings: Findings) -> None:
+    html = made(findings)
+    light = html[: html.index("prefers-color-scheme")] + html[html.index(":root { --mark") :]
+    for name, colour in LIGHT.items():
+        assert re.search(f"{name}: (#[0-9a-f]+)", light)[1] == colour
 
 
 def test_readers_who_do_not_see_it_are_told(findings: Findings) -> None:
