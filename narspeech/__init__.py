@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from narspeech.checkpoint import load as load
+    from narspeech.inspection.inspector import inspect as inspect
     from narspeech.transcriber import iter_transcribe as iter_transcribe
     from narspeech.transcriber import transcribe as transcribe
     from narspeech.translator import translate as translate
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "iter_transcribe", "load", "transcribe", "translate"]
+__all__ = ["__version__", "inspect", "iter_transcribe", "load", "transcribe", "translate"]
 
 _LAZY = {
+    "inspect": "narspeech.inspection.inspector",
     "iter_transcribe": "narspeech.transcriber",
     "load": "narspeech.checkpoint",
     "transcribe": "narspeech.transcriber",

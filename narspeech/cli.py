@@ -29,6 +29,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "transcribe": Command("narspeech.transcription", "write down what is said in sound files"),
+    "inspect": Command("narspeech.inspection.command", "see what the model did with a recording, on an HTML page"),
     "translate": Command("narspeech.translator", "translate text, a line out for every line in"),
     "evaluate": Command("narspeech.evaluate.report", "score hypotheses against references: WER and CER, BLEU and chrF"),
     "lm": Command("narspeech.lm", "train an n-gram language model on text"),

@@ -47,7 +47,7 @@ def draw_trace(rows: Sequence[Sequence[Cell]]) -> str:
             changed = number > 0 and (old is None or _token(old) != _token(cell))
             parts.append(
                 f'<rect x="{left:.1f}" y="{top}" width="{size:.1f}" height="{HEIGHT}" rx="4" '
-                f'fill="{_colour(cell.confidence)}" stroke="#333" stroke-width="{2 if changed else 0.4}"/>'
+                f'fill="{colour(cell.confidence)}" stroke="#333" stroke-width="{2 if changed else 0.4}"/>'
             )
             parts.append(_text(left + size / 2, top, cell.text, "middle", "#111"))
             left += size + GAP
@@ -75,9 +75,9 @@ def _text(x: float, top: float, text: str, anchor: str, colour: str) -> str:
     return f'<text x="{x:.1f}" y="{top + 18}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
 
 
-def _colour(confidence: float | None) -> str:
-    """Between the three colours."""
-    if confidence is None:
+def colour(confidence: float | None) -> str:
+    """What a confidence looks like: between the three colours."""
+    if confidence is None or not math.isfinite(confidence):
         return UNDECIDED
     place = 2 * min(max(confidence, 0.0), 1.0)
     low, high = (COLOURS[0], COLOURS[1]) if place < 1 else (COLOURS[1], COLOURS[2])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from narspeech.align import Aligned, align, untimed
-from narspeech.batch import Padded
+from narspeech.batch import Encoded, Padded
 from narspeech.calibration import Calibration
 from narspeech.checkpoint import ready
 from narspeech.data.audio import Audio, AudioSource, load_audio
@@ -45,6 +45,14 @@ class Hearing(NamedTuple):
     decoder: DecoderName | None
     scorer: Scorer | None
     word_times: bool
+
+
+class Heard(NamedTuple):
+    """What was decoded together: what the encoder gave, and of every recording its hypothesis and its words."""
+
+    encoded: Encoded
+    hypotheses: list[Hypothesis]
+    aligned: list[Aligned]
 
 
 class Transcriber:
@@ -143,11 +151,11 @@ class Transcriber:
         if short:
             began = time.perf_counter()
             some = [recordings[index] for index in short]
-            heard = self._hear([audio.samples for audio in some], hearing)
+            heard = self.hear([audio.samples for audio in some], hearing)
             known = self._known(sum(audio.duration for audio in some), began)
             found |= {
                 index: to_transcript(hypothesis, audio, aligned, **known)
-                for index, audio, (hypothesis, aligned) in zip(short, some, heard, strict=True)
+                for index, audio, hypothesis, aligned in zip(short, some, heard.hypotheses, heard.aligned, strict=True)
             }
         return [found[index] for index in range(len(recordings))]
 
@@ -166,8 +174,8 @@ class Transcriber:
         def hear(sections: Sequence[Samples]) -> list[tuple[Word, ...]]:
             words: dict[int, tuple[Word, ...]] = {}
             for chosen in by_length({index: len(samples) for index, samples in enumerate(sections)}, batch_size):
-                heard = self._hear([sections[index] for index in chosen], timed)
-                words |= zip(chosen, (aligned.words for _, aligned in heard), strict=True)
+                heard = self.hear([sections[index] for index in chosen], timed)
+                words |= zip(chosen, (aligned.words for aligned in heard.aligned), strict=True)
             return [words[index] for index in range(len(sections))]
 
         typical = (self.model.config.calibration or Calibration()).typical
@@ -194,17 +202,17 @@ class Transcriber:
         speed = seconds / max(time.perf_counter() - began, 1e-9)
         return {"speed": speed, "model": self.name, "language": self.model.config.language}
 
-    def _hear(self, sounds: Sequence[Samples], hearing: Hearing) -> list[tuple[Hypothesis, Aligned]]:
-        """What is decoded together, encoded once for both the text and its times."""
+    def hear(self, sounds: Sequence[Samples], hearing: Hearing) -> Heard:
+        """Sounds (N,) at the model's rate, decoded together; encoded once for both the text and its times."""
         source = Padded.pack([torch.from_numpy(samples) for samples in sounds]).to(self.device)
         head: Literal["ctc"] | None = "ctc" if hearing.decoder == "ctc" else None
         with torch.inference_mode():
             encoded = self.model.encode(source)
         found = decode_with(self.teacher, self.model, source, hearing.options, head, hearing.scorer, encoded)
         if not hearing.word_times:
-            return [(hypothesis, Aligned(untimed(self.model.tokenizer, hypothesis))) for hypothesis in found]
+            return Heard(encoded, found, [Aligned(untimed(self.model.tokenizer, hypothesis)) for hypothesis in found])
         durations = [len(samples) / self.rate for samples in sounds]
-        return list(zip(found, align(self.model, found, encoded.ctc, durations), strict=True))
+        return Heard(encoded, found, align(self.model, found, encoded.ctc, durations))
 
 
 def to_transcript(hypothesis: Hypothesis, audio: Audio, aligned: Aligned, **known: Any) -> Transcript:
@@ -245,6 +253,16 @@ def is_long_file(source: AudioSource) -> TypeGuard[str | os.PathLike[str]]:
 def shared_transcriber(model: str | None, device: str | None, lm: str | None = None) -> Transcriber:
     """The last model used stays loaded, so that calling `transcribe` in a loop loads it once."""
     return Transcriber(model, device=device, lm=lm)
+
+
+def find_transcriber(
+    model: str | os.PathLike[str] | Model | None, device: str | None, lm: str | os.PathLike[str] | None
+) -> Transcriber:
+    """One of a given Model, or the shared one of a folder."""
+    if isinstance(model, Model):
+        return Transcriber(model, device=device, lm=lm)
+    folder, lm_file = (None if path is None else os.fspath(path) for path in (model, lm))
+    return shared_transcriber(folder, device, lm_file)
 
 
 class Settings(TypedDict, total=False):
@@ -343,11 +361,7 @@ def iter_transcribe(
         raise NarspeechError("expected several recordings to go through, received one: give a list, or use transcribe")
     if on_error not in ("raise", "record"):
         raise NarspeechError(f"expected on_error to be 'raise' or 'record', received {on_error!r}: take one of them")
-    if isinstance(model, Model):
-        transcriber = Transcriber(model, device=device, lm=lm)
-    else:
-        folder, lm_file = (None if path is None else os.fspath(path) for path in (model, lm))
-        transcriber = shared_transcriber(folder, device, lm_file)
+    transcriber = find_transcriber(model, device, lm)
     options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace)
     group_size(batch_size)
     hearing = transcriber.hearing(options, decoder, hotwords, word_times)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +164,26 @@ class Favourite:
 
     def __call__(self, context: Tensor, candidates: Tensor) -> Tensor:  # noqa: ARG002
         return (candidates == self.token) * self.bonus
+
+
+def read_png(data: bytes) -> np.ndarray[Any, Any]:
+    """The colours (H, W, 4) of a PNG whose pixels are places in a palette, each line stored as it is."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks: dict[bytes, bytes] = {}
+    place = 8
+    while place < len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        content = data[place + 8 : place + 8 + size]
+        assert struct.unpack_from(">I", data, place + 8 + size) == (zlib.crc32(kind + content),)
+        chunks[kind] = content
+        place += 12 + size
+    assert list(chunks) == [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"]
+    width, height, *rest = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    assert rest == [8, 3, 0, 0, 0]
+    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, 1 + width)
+    assert not lines[:, 0].any()
+    colours = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
+    return np.column_stack([colours, np.frombuffer(chunks[b"tRNS"], np.uint8)])[lines[:, 1:]]
 
 
 def put(folder: Path, name: str, content: str) -> Path:

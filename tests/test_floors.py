@@ -20,21 +20,21 @@ from narspeech import _LAZY
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("errors", "files", "batch", "result", "tokenizer", "config", "calibration"),
+    ("errors", "files", "batch", "result", "tokenizer", "config", "calibration", "page"),
     ("ops",),
     ("nn",),
     ("frontends", "encoders", "decoders"),
     ("refine",),
     ("model",),
     ("checkpoint",),
-    ("search", "align", "picture", "writers"),
+    ("search", "align", "picture", "png", "writers"),
     ("longform", "outcomes"),
     ("transcriber", "translator", "lm"),
     ("distill", "export", "serve", "streaming"),
     ("tasks",),
     ("profile",),
     ("recipe",),
-    ("run", "compare", "transcription"),
+    ("run", "compare", "transcription", "inspection"),
     ("cli",),
     ("__main__",),
 )

@@ -87,12 +87,14 @@ class Decoder(nn.Module):
 
     reads_scorer: whether a scorer, such as a language model, can have its say in `draft` and `refine`; reads_ctc:
     whether the model must have a CTC head for it; repeats: whether a step that changed nothing would be followed by
-    more of the same, so that the row is done. Not where each step looks at other tokens.
+    more of the same, so that the row is done; not where each step looks at other tokens. writes_path: whether a draft's
+    tokens are the labels of all T states, which `finish` collapses.
     """
 
     reads_ctc = False
     reads_scorer = False
     repeats = True
+    writes_path = False
 
     def prepare(self, encoded: Encoded) -> Memory:
         raise NotImplementedError

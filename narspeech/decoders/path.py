@@ -22,6 +22,8 @@ class PathDecoder(StackDecoder):
     A draft's tokens are the labels of all T states, BLANK among them, until `finish` collapses them.
     """
 
+    writes_path = True
+
     def __init__(self, config: StackConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size, (PAD, MASK, BOS, EOS))
         self.hear = nn.Linear(memory_width, config.width)

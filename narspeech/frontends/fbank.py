@@ -228,12 +228,13 @@ def _frame_means(samples: Tensor, window: int, hop: int) -> Tensor:
     return sums.unfold(1, window // piece, hop // piece).sum(-1, keepdim=True).div_(window)
 
 
+def mel(hz: Tensor) -> Tensor:
+    """Kaldi's mel scale, 1127 ln(1 + f / 700)."""
+    return 1127.0 * torch.log1p(hz / 700.0)
+
+
 def _mel_bands(config: FbankConfig, size: int) -> Tensor:
-    """(size // 2 + 1, num_mels) triangles, evenly spaced on Kaldi's mel scale 1127 ln(1 + f / 700)."""
-
-    def mel(hz: Tensor) -> Tensor:
-        return 1127.0 * torch.log1p(hz / 700.0)
-
+    """(size // 2 + 1, num_mels) triangles, evenly spaced on the mel scale."""
     ends = mel(torch.tensor([config.low_hz, config.top_hz], dtype=torch.float64))
     edges = ends[0] + (ends[1] - ends[0]) / (config.num_mels + 1) * torch.arange(config.num_mels + 2)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
