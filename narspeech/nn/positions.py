@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,10 +14,17 @@ def rotary(length: int, head_width: int, device: torch.device) -> Tensor:
 
     The sines of the first half are negative: there they are a coordinate's share of the one that it turns with.
     """
-    half = torch.arange(0, head_width, 2, device=device, dtype=torch.float32)
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * 10000.0 ** (-half / head_width)
-    cosine, sine = angles.cos(), angles.sin()
-    return torch.stack([torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)])
+    return _rotary(1 << max(length - 1, 63).bit_length(), head_width, device)[:, :length]
+
+
+@lru_cache(maxsize=16)
+def _rotary(length: int, head_width: int, device: torch.device) -> Tensor:
+    """Made once: beside the small layers of one sentence it would take its time."""
+    with torch.inference_mode(False):  # else what was made in decoding could not serve in training
+        half = torch.arange(0, head_width, 2, device=device, dtype=torch.float32)
+        angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * 10000.0 ** (-half / head_width)
+        cosine, sine = angles.cos(), angles.sin()
+        return torch.stack([torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)])
 
 
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
