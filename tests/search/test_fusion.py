@@ -31,11 +31,11 @@ def test_both_count_by_their_weights(lm_file: Path) -> None:
     lm = load_lm(lm_file, None, model)
     both = fuse(lm, ["cab"], model, options)
     assert both is not None
-    context = torch.full((1, both.context), BOS)
+    cpu = torch.device("cpu")
     candidates = torch.arange(model.tokenizer.size)[None]
-    expected = 0.25 * lm(context[:, -lm.context :], candidates)
+    expected = 0.25 * lm(lm.start(cpu)[None], candidates)
     expected[0, fakes.TOKENIZER.encode("c")[0]] += 3.0
-    assert torch.allclose(both(context, candidates), expected)
+    assert torch.allclose(both(both.start(cpu)[None], candidates), expected)
     assert fuse(None, [], model, options) is None
 
 
