@@ -110,6 +110,9 @@ class Transcriber:
             known = " or ".join(dict.fromkeys(("ctc", own)))
             raise NarspeechError(f"expected the decoder of this model ({known}), received {decoder!r}: name no other")
         options = options or self.model.config.decoding
+        # The bonus makes up for a language model's liking of short texts, and does harm without one.
+        if self.lm is None:
+            options = options.but(token_bonus=0.0)
         return Hearing(options, decoder, fuse(self.lm, hotwords, self.model, options), word_times)
 
     def __call__(

@@ -20,8 +20,9 @@ class DecodeOptions:
     keeps; trace: keep every step. A family reads what it knows of. Raises ConfigError.
 
     lm_weight, hotword_weight: what a language model's log-probabilities and each character of a hotword count beside
-    the model's own log-probabilities; token_bonus: what a search adds for every token, since a language model prefers
-    short texts. They matter where there is a language model, or hotwords.
+    the model's own log-probabilities; token_bonus: what a search beside a scorer adds for every token, since a language
+    model prefers short texts (a Transcriber without one asks for none). They matter where there is a language model, or
+    hotwords.
     """
 
     steps: int = 10

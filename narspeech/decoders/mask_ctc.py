@@ -24,7 +24,7 @@ from narspeech.ops.copying import at_places
 from narspeech.ops.ctc import greedy, token_starts
 from narspeech.ops.ends import ended
 from narspeech.ops.masking import fill, mask_uniform, quota
-from narspeech.ops.scorer import Scorer, contexts
+from narspeech.ops.scorer import Scorer
 from narspeech.tokenizer import BOS, MASK, PAD
 
 # How many of the likeliest tokens of a place a scorer chooses among.
@@ -132,16 +132,15 @@ def fused(log_probs: Tensor, tokens: Padded, scorer: Scorer) -> tuple[Tensor, Te
     as their continuation; it shares out their probability anew, so that places with and without neighbours compare.
     """
     values, choice = log_probs.topk(min(CHOICE, log_probs.shape[-1]))
-    before = contexts(tokens, scorer.context)
+    before = scorer.states(tokens.data)
     after = ended(tokens).data[:, 1:]  # EOS behind the last
     known = torch.cat([torch.full_like(after[:, :1], BOS), tokens.data], 1)[:, :-1] != MASK
     bonus = scorer(before.flatten(0, 1), choice.flatten(0, 1)).view_as(values) * known.unsqueeze(-1)
-    if scorer.context:
-        shifted = before[..., 1:].unsqueeze(2).expand(-1, -1, choice.shape[2], -1)
-        following = torch.cat([shifted, choice.unsqueeze(-1)], -1).flatten(0, 2)
-        next_token = after.unsqueeze(-1).expand_as(choice).reshape(-1, 1)
-        right = scorer(following, next_token).view_as(values)
-        bonus = bonus + right * (after != MASK).unsqueeze(-1)
+    wide = before.unsqueeze(2).expand(-1, -1, choice.shape[2], -1).flatten(0, 2)
+    following = scorer.advance(wide, choice.flatten())
+    next_token = after.unsqueeze(-1).expand_as(choice).reshape(-1, 1)
+    right = scorer(following, next_token).view_as(values)
+    bonus = bonus + right * (after != MASK).unsqueeze(-1)
     shared = (values + bonus).log_softmax(-1) + values.logsumexp(-1, keepdim=True)
     confidence, best = shared.max(-1)
     return confidence, choice.gather(-1, best.unsqueeze(-1)).squeeze(-1)

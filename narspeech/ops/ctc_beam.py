@@ -10,7 +10,7 @@ from torch import Tensor
 from narspeech.batch import Padded
 from narspeech.ops.beam import Beam
 from narspeech.ops.scorer import Scorer
-from narspeech.tokenizer import BLANK, BOS, EOS, PAD
+from narspeech.tokenizer import BLANK, EOS, PAD
 
 NOTHING = float("-inf")
 # Odd, so that multiplying by it permutes the 64-bit numbers; a prefix is known by the number that it makes.
@@ -18,9 +18,9 @@ FACTOR = 6364136223846793005
 
 
 class Prefixes(NamedTuple):
-    """K prefixes a row, each (B, K) but for `context`: log-probability of all paths that spell it and end in a blank,
+    """K prefixes a row, each (B, K) but for `state`: log-probability of all paths that spell it and end in a blank,
     or in its last token; that token, BLANK where there is none; its number; what the scorer and the bonus gave it; the
-    highest log-posterior of the last token since it stands; context (B, K, n) its last tokens."""
+    highest log-posterior of the last token since it stands; state (B, K, S) of the scorer."""
 
     blank: Tensor
     label: Tensor
@@ -28,7 +28,7 @@ class Prefixes(NamedTuple):
     number: Tensor
     extra: Tensor
     peak: Tensor
-    context: Tensor
+    state: Tensor
 
     @property
     def likely(self) -> Tensor:
@@ -55,7 +55,7 @@ def prefix_beam_search(
     the likeliest of each frame, may go on a prefix. T steps of B x K x pool work each, one host sync at the end.
     """
     data = log_probs.data.float()
-    prefixes = start(data, beam, 0 if scorer is None else scorer.context)
+    prefixes = start(data, beam, scorer)
     active = log_probs.mask
     spoken = data.index_fill(2, torch.tensor([BLANK], device=data.device), NOTHING)
     values, tokens = spoken.topk(min(pool, data.shape[2] - 1))
@@ -68,20 +68,20 @@ def prefix_beam_search(
     totals = prefixes.likely + prefixes.extra
     if scorer is not None:
         end = torch.full_like(prefixes.last.flatten(), EOS).unsqueeze(-1)
-        totals = totals + scorer(prefixes.context.flatten(0, 1), end).view_as(totals)
+        totals = totals + scorer(prefixes.state.flatten(0, 1), end).view_as(totals)
     totals, order = totals.sort(dim=-1, descending=True, stable=True)
     return trace(moves, prefixes.peak, order, totals)
 
 
-def start(data: Tensor, beam: int, context: int) -> Prefixes:
+def start(data: Tensor, beam: int, scorer: Scorer | None) -> Prefixes:
     """The empty prefix, certain, and seats that are still empty."""
     nothing = data.new_full((len(data), beam), NOTHING)
     blank = nothing.clone()
     blank[:, 0] = 0
     last = torch.full_like(nothing, BLANK, dtype=torch.long)
     seats = torch.arange(beam, device=data.device).expand_as(last)
-    before = last.new_full((*last.shape, context), BOS)
-    return Prefixes(blank, nothing, last, seats, torch.zeros_like(nothing), nothing, before)
+    state = seats[..., None][..., :0] if scorer is None else scorer.start(data.device).expand(*last.shape, -1)
+    return Prefixes(blank, nothing, last, seats, torch.zeros_like(nothing), nothing, state)
 
 
 def advance(
@@ -106,7 +106,7 @@ def advance(
     stay_blank, stay_label = likely + silence, torch.logaddexp(old.label + again, given)
     gain = old.extra.unsqueeze(-1) + bonus
     if scorer is not None:
-        gain = gain + scorer(old.context.flatten(0, 1), written.flatten(0, 1)).view(batch, beam, -1)
+        gain = gain + scorer(old.state.flatten(0, 1), written.flatten(0, 1)).view(batch, beam, -1)
     extra = torch.cat([old.extra, gain.expand(batch, beam, tokens.shape[1]).flatten(1)], 1)
     peaks = torch.cat([old.peak.maximum(again), values.expand(-1, beam, -1).flatten(1)], 1)
     nothing = torch.full_like(grown, NOTHING)
@@ -115,8 +115,10 @@ def advance(
     stays = index < beam
     parent = torch.where(stays, index, (index - beam) // tokens.shape[1])
     last = torch.cat([old.last, written.flatten(1)], 1).gather(1, index)
-    kept = old.context.gather(1, parent.unsqueeze(-1).expand(-1, -1, old.context.shape[2]))
-    shifted = torch.cat([kept, last.unsqueeze(-1)], -1)[..., 1:]
+    state = old.state.gather(1, parent.unsqueeze(-1).expand(-1, -1, old.state.shape[2]))
+    if scorer is not None:
+        onward = scorer.advance(state.flatten(0, 1), last.flatten()).view_as(state)
+        state = torch.where(stays.unsqueeze(-1), state, onward)
     new = Prefixes(
         blank.gather(1, index),
         label.gather(1, index),
@@ -124,7 +126,7 @@ def advance(
         torch.cat([old.number, number], 1).gather(1, index),
         extra.gather(1, index),
         peaks.gather(1, index),
-        torch.where(stays.unsqueeze(-1), kept, shifted),
+        state,
     )
     return new, Move(parent, last.masked_fill(stays, BLANK), old.peak.gather(1, parent))
 

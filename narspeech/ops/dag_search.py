@@ -7,14 +7,13 @@ and ends, say nothing.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from narspeech.batch import Padded
 from narspeech.ops.beam import Beam
 from narspeech.ops.dag import INF, trace
 from narspeech.ops.scorer import Scorer
-from narspeech.tokenizer import BOS, EOS, PAD
+from narspeech.tokenizer import EOS, PAD
 
 
 def lookahead_path(links: Tensor, emissions: Tensor, beta: float, lengths: Tensor) -> Tensor:
@@ -100,13 +99,13 @@ def beam_search(
     active = Beam(tokens, empty, tokens[..., 0] * 0, nothing.index_fill(1, place[:1], 0))
     ended = active._replace(totals=nothing)
     state = (place == 0).to(links.dtype).expand(rows, beam, size)  # sums to 1
+    every = torch.arange(vocabulary, device=links.device).expand(rows * beam, -1)
+    heard = tokens[..., :0] if scorer is None else scorer.start(links.device).expand(rows, beam, -1)
     for count in range(size - 1):
         reached = state @ onward
         bonus = emissions.new_zeros(1, 1, vocabulary)
         if scorer is not None:
-            before = F.pad(active.tokens[..., :count], (scorer.context, 0), value=BOS)[..., count:]
-            every = torch.arange(vocabulary, device=links.device).expand(rows * beam, -1)
-            bonus = scorer(before.flatten(0, 1), every).view(rows, beam, vocabulary)
+            bonus = scorer(heard.flatten(0, 1), every).view(rows, beam, vocabulary)
         stops = reached.gather(2, last.expand(rows, beam).unsqueeze(-1))[..., 0].log() + bonus[..., EOS]
         fresh = active._replace(totals=(active.totals + stops) / (count + 1) ** penalty)
         both = Beam(*(torch.cat(pair, 1) for pair in zip(ended, fresh, strict=True)))
@@ -116,6 +115,9 @@ def beam_search(
         parent, token = index // vocabulary, index % vocabulary
         score = likely.flatten(1).gather(1, index).clamp(max=0)
         active = active.take(parent)
+        if scorer is not None:
+            own = heard.gather(1, parent.unsqueeze(-1).expand(-1, -1, heard.shape[2]))
+            heard = scorer.advance(own.flatten(0, 1), token.flatten()).view_as(heard)
         written = (place[:-1] == count).expand_as(active.tokens)
         active = Beam(
             torch.where(written, token.unsqueeze(-1), active.tokens),

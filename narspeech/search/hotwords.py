@@ -30,17 +30,27 @@ class Hotwords:
 
     def __init__(self, words: Sequence[str], tokenizer: Tokenizer, device: torch.device | str = "cpu") -> None:
         patterns = [f" {' '.join(spellable(word, tokenizer).split())}" for word in words]
-        self.context = max(map(len, patterns), default=0)
         goto, depth, worth, alphabet = automaton(patterns)
         next_node, gain = token_tables(goto, depth, worth, alphabet, tokenizer)
         self.next_node, self.gain = torch.from_numpy(next_node).to(device), torch.from_numpy(gain).to(device)
 
-    def __call__(self, context: Tensor, candidates: Tensor) -> Tensor:
-        """context (R, n), candidates (R, k) -> (R, k)."""
-        node = torch.full_like(context[:, 0], ROOT) if self.context else torch.zeros_like(candidates[:, 0])
-        for token in context.unbind(1):
+    def start(self, device: torch.device) -> Tensor:
+        """(1,) the node of the automaton."""
+        return self.next_node[ROOT, BOS : BOS + 1].to(device)
+
+    def advance(self, state: Tensor, tokens: Tensor) -> Tensor:
+        return self.next_node[state[:, 0], tokens].unsqueeze(-1)
+
+    def states(self, tokens: Tensor) -> Tensor:
+        node, found = self.start(tokens.device).expand(len(tokens)), [tokens[:, :0]]
+        for token in tokens.unbind(1):
+            found.append(node.unsqueeze(-1))
             node = self.next_node[node, token]
-        return self.gain[node.unsqueeze(-1), candidates]
+        return torch.cat(found, 1).unsqueeze(-1)
+
+    def __call__(self, state: Tensor, candidates: Tensor) -> Tensor:
+        """state (R, 1), candidates (R, k) -> (R, k)."""
+        return self.gain[state, candidates]
 
 
 def spellable(word: str, tokenizer: Tokenizer) -> str:

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from narspeech.ops.scorer import Window
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -46,7 +48,7 @@ class NGram:
         return tuple(len(grams.keys) for grams in self.grams)
 
 
-class NGramScorer:
+class NGramScorer(Window):
     """Log-probabilities by an NGram, of whole batches at once on any device: a `Scorer`.
 
     p(w | context) is that of the longest n-gram that exists, times the backoffs of the longer contexts (Katz 1987). A
@@ -59,10 +61,10 @@ class NGramScorer:
         self.log_probs = [torch.from_numpy(grams.log_probs).to(device) for grams in model.grams]
         self.backoffs = [torch.from_numpy(grams.backoffs).to(device) for grams in model.grams[:-1]]
 
-    def __call__(self, context: Tensor, candidates: Tensor) -> Tensor:
-        """context (R, n - 1), candidates (R, k) -> log-probabilities (R, k), natural logarithms."""
+    def __call__(self, state: Tensor, candidates: Tensor) -> Tensor:
+        """state (R, n - 1) the tokens before, candidates (R, k) -> log-probabilities (R, k), natural logarithms."""
         scores = self.log_probs[0][candidates]
-        for level, node in enumerate(self._nodes(context), 1):
+        for level, node in enumerate(self._nodes(state), 1):
             place, found = self._find(level, node.unsqueeze(-1), candidates)
             backoff = self.backoffs[level - 1][node].where(node >= 0, 0.0)
             scores = torch.where(found, self.log_probs[level][place], scores + backoff.unsqueeze(-1))

@@ -18,6 +18,7 @@ from narspeech.decoders.mask_ctc import CHOICE, MaskCTC, MaskCTCConfig, fused
 from narspeech.errors import ConfigError
 from narspeech.model import Model
 from narspeech.nn.attention import CrossAttention
+from narspeech.ops.scorer import Window
 from narspeech.refine import decode
 from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 from tests import fakes
@@ -343,7 +344,7 @@ def test_memory_rows() -> None:
     assert F.log_softmax(some.ctc.data, -1).allclose(some.ctc.data, atol=1e-4)
 
 
-class Table:
+class Table(Window):
     """A scorer by the two tokens before."""
 
     context = 2

@@ -12,7 +12,7 @@ from narspeech.batch import Padded
 from narspeech.ops.beam import Beam
 from narspeech.ops.ctc import greedy
 from narspeech.ops.ctc_beam import prefix_beam_search
-from narspeech.ops.scorer import Sum
+from narspeech.ops.scorer import Sum, Window
 from narspeech.tokenizer import BLANK, BOS, EOS, UNK
 
 VOCABULARY = 9
@@ -51,7 +51,7 @@ def hypotheses(found: Beam, row: int) -> list[tuple[Text, float]]:
     ]
 
 
-class Bigram:
+class Bigram(Window):
     """Each token's log-probability by the one before it, from a table."""
 
     context = 1

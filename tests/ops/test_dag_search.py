@@ -10,6 +10,7 @@ from torch import Tensor
 
 from narspeech.ops.beam import Beam
 from narspeech.ops.dag_search import beam_search, lookahead_path, read_path, viterbi_path
+from narspeech.ops.scorer import Window
 from narspeech.tokenizer import BOS, EOS
 from tests.ops.test_dag import random_links
 
@@ -177,7 +178,7 @@ class TestBeamSearch:
         def likes(text: tuple[int, ...]) -> float:
             return 2.0 * sum(a != b for a, b in pairwise(text)) - 0.5 * len(text) + (len(text) > 1)
 
-        class Likes:
+        class Likes(Window):
             context = 2
 
             def __call__(self, context: Tensor, candidates: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from narspeech.search import ngram_file
 from narspeech.search.fusion import NAME, fuse, load_lm
 from narspeech.search.kneser_ney import train
 from narspeech.tokenizer import BOS, EOS
-from narspeech.transcriber import transcribe
+from narspeech.transcriber import Transcriber, transcribe
 from tests import fakes
 
 
@@ -31,11 +31,11 @@ def test_both_count_by_their_weights(lm_file: Path) -> None:
     lm = load_lm(lm_file, None, model)
     both = fuse(lm, ["cab"], model, options)
     assert both is not None
-    context = torch.full((1, both.context), BOS)
+    cpu = torch.device("cpu")
     candidates = torch.arange(model.tokenizer.size)[None]
-    expected = 0.25 * lm(context[:, -lm.context :], candidates)
+    expected = 0.25 * lm(lm.start(cpu)[None], candidates)
     expected[0, fakes.TOKENIZER.encode("c")[0]] += 3.0
-    assert torch.allclose(both(context, candidates), expected)
+    assert torch.allclose(both(both.start(cpu)[None], candidates), expected)
     assert fuse(None, [], model, options) is None
 
 
@@ -58,6 +58,13 @@ def test_transcribe_hears_them(lm_file: Path) -> None:
     assert favoured.split().count("cab") >= plain.split().count("cab")
     with pytest.raises(NarspeechError, match="expected hotwords in the characters that the model writes"):
         transcribe(sound, rate=fakes.RATE, model=model, hotwords=["Cab"])
+
+
+def test_the_bonus_a_token_goes_with_a_language_model(lm_file: Path) -> None:
+    model = fakes.tiny_model()
+    options = DecodeOptions(beam=4, token_bonus=3.0)
+    for lm, bonus in ((None, 0.0), (lm_file, 3.0)):
+        assert Transcriber(model, lm=lm).hearing(options, hotwords=["cab"]).options.token_bonus == bonus
 
 
 def test_a_family_that_cannot_hear_a_scorer_says_so() -> None:

@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from narspeech.batch import Padded
 from narspeech.errors import NarspeechError
 from narspeech.ops.ctc_beam import prefix_beam_search
 from narspeech.search.hotwords import Hotwords
-from narspeech.tokenizer import BLANK, BOS, EOS, MASK, CharacterTokenizer, SentencePieceTokenizer, train_sentencepiece
+from narspeech.tokenizer import (
+    BLANK,
+    EOS,
+    MASK,
+    UNK,
+    CharacterTokenizer,
+    SentencePieceTokenizer,
+    train_sentencepiece,
+)
 
 TEXTS = ["the cat sat on the mat", "a cat and a cart", "new york is a new town", "tan ten net eat tea"] * 5
 
@@ -19,11 +29,8 @@ def pieces() -> SentencePieceTokenizer:
 
 def total(scorer: Hotwords, tokens: list[int]) -> float:
     """What a whole text earns, its end included."""
-    whole = [BOS] * scorer.context + tokens + [EOS]
-    steps = range(len(tokens) + 1)
-    contexts = torch.tensor([whole[i : i + scorer.context] for i in steps]).reshape(len(steps), scorer.context)
-    wanted = torch.tensor([[whole[i + scorer.context]] for i in steps])
-    return float(scorer(contexts, wanted).sum())
+    whole = torch.tensor([[*tokens, EOS]])
+    return float(scorer(scorer.states(whole)[0], whole[0].unsqueeze(-1)).sum())
 
 
 @pytest.mark.parametrize(
@@ -55,6 +62,41 @@ def test_every_way_to_spell_a_word_earns_the_same(pieces: SentencePieceTokenizer
     names = {piece: index for index, piece in enumerate(pieces.pieces)}
     assert total(scorer, [names["▁"], names["c"], names["a"], names["t"]]) == 3
     assert total(scorer, pieces.encode("cat")) == 3
+
+
+def earned_so_far(words: list[str], text: str) -> int:
+    """What the beginning of a text has earned, its end in sight or not: all words that ended in it, and the most
+    characters of one that is under way."""
+    patterns = {f" {word}" for word in words}
+    ended = sum(len(word) - 1 for word in patterns for at in range(len(text)) if text.startswith(f"{word} ", at))
+    open_ = [cut for word in patterns for cut in range(1, len(word) + 1) if text.endswith(word[:cut])]
+    return ended + max(open_, default=1) - 1
+
+
+@given(
+    words=st.lists(st.text("cat ", min_size=1, max_size=7).filter(str.strip), min_size=1, max_size=4),
+    tokens=st.lists(st.sampled_from(["▁", "c", "a", "t", "▁a", "▁cat", "at", "▁t", "MASK", "UNK"]), max_size=12),
+)
+def test_every_prefix_by_plain_strings(pieces: SentencePieceTokenizer, words: list[str], tokens: list[str]) -> None:
+    words = [" ".join(word.split()) for word in words]
+    scorer = Hotwords(words, pieces)
+    names = {piece: index for index, piece in enumerate(pieces.pieces)} | {"MASK": MASK, "UNK": UNK}
+    tokens = [token for token in tokens if token in names]
+    ids = torch.tensor([[names[token] for token in tokens]]).long()
+    states, state = scorer.states(ids), scorer.start(torch.device("cpu"))[None]
+    every = torch.arange(len(pieces.pieces))
+    spoken = [token for token in every.tolist() if token >= UNK]
+    text, whole = " ", torch.zeros(())
+    for place, token in enumerate(tokens):
+        assert torch.equal(state, states[:, place])
+        gains = scorer(state, every[None])[0]
+        for choice in spoken:
+            after = text + pieces.pieces[choice].replace("▁", " ") if choice != UNK else f"{text}\0"
+            assert gains[choice] == earned_so_far(words, after) - earned_so_far(words, text)
+        whole += gains[names[token]]
+        state = scorer.advance(state, ids[:, place])
+        text = f"{text}\0" if token in ("MASK", "UNK") else text + token.replace("▁", " ")
+    assert total(scorer, ids[0].tolist()) == whole + scorer(state, torch.tensor([[EOS]]))
 
 
 def test_words_inside_words_and_masks(pieces: SentencePieceTokenizer) -> None:

@@ -2,17 +2,24 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
+import subprocess
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from narspeech.errors import ConfigError
+from narspeech.lm import by_word
+from narspeech.search import arpa
 from narspeech.search.kneser_ney import FALLBACK, check_prune, train
 from narspeech.search.ngram import NGram, NGramScorer
 from narspeech.tokenizer import BOS, EOS, MASK, NUM_SPECIAL, SPECIAL_PIECES, UNK
 
+KENLM = Path(__file__).with_name("kenlm")
 Gram = tuple[int, ...]
 WORDS = 7
 PIECES = (*SPECIAL_PIECES, *"abcdefg")
@@ -97,6 +104,50 @@ def test_equals_the_textbook(order: int, prune: list[int]) -> None:
         for token, score in zip(every, scores.tolist(), strict=True):
             assert score == pytest.approx(math.log(book.p((*own, token))), abs=1e-4)
     assert sum(prune) == 0 or model.counts != train(joined(texts), PIECES, order).counts
+
+
+def entries(lines: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """The n-grams of an ARPA file, each with its log-probability and its backoff, logarithms to the base 10."""
+    found: dict[str, tuple[float, float]] = {}
+    for line in lines:
+        if "\t" in line:
+            value, words, *backoff = line.strip().split("\t")
+            found[words] = (float(value), float(backoff[0]) if backoff else 0.0)
+    return found
+
+
+def assert_as_lmplz(theirs: Iterable[str], sentences: Iterable[str], order: int, prune: list[int]) -> None:
+    """The same n-grams, probabilities and backoffs, all but what <s> has for a probability: nothing ever asks for it,
+    and we write -99, as SRILM does, where lmplz writes 0."""
+    tokens, pieces = by_word(iter(sentences))
+    ours, expected = entries(arpa.lines(train(tokens.astype(np.int64), pieces, order, prune))), entries(theirs)
+    assert ours.keys() == expected.keys()
+    assert (ours["<s>"][0], expected["<s>"][0]) == (-99, 0)
+    ours["<s>"], expected["<s>"] = (0, ours["<s>"][1]), (0, expected["<s>"][1])
+    for words, values in expected.items():
+        assert ours[words] == pytest.approx(values, abs=1e-5), words
+
+
+@pytest.mark.parametrize(
+    ("name", "sentences", "order", "prune"),
+    [("plain", 30, 3, []), ("pruned", 30, 4, [0, 0, 1]), ("fallback", 12, 3, [])],
+)
+def test_equals_what_lmplz_wrote(name: str, sentences: int, order: int, prune: list[int]) -> None:
+    text = (KENLM / "corpus.txt").read_text().splitlines()[:sentences]
+    assert_as_lmplz((KENLM / f"{name}.arpa").read_text("utf-8").splitlines(), text, order, prune)
+
+
+@pytest.mark.parametrize(("order", "prune"), [(2, [0, 1]), (3, []), (5, [0, 0, 1, 2])])
+def test_equals_lmplz_itself(order: int, prune: list[int]) -> None:
+    if shutil.which("lmplz") is None:
+        pytest.skip("KenLM's lmplz is not installed")
+    text = [" ".join(PIECES[token] for token in sentence) for sentence in corpus(400)]
+    # Of the very last n-grams in its order, which sorts by the last word first, lmplz takes the occurrences where the
+    # discounts should be worked out from adjusted counts. They are the same for a word that occurs once.
+    text.append("once")
+    command = ["lmplz", "-o", str(order), "-S", "200M", "--discount_fallback", "--prune", *map(str, prune or [0])]
+    done = subprocess.run(command, input="\n".join(text) + "\n", capture_output=True, text=True, check=True)
+    assert_as_lmplz(done.stdout.splitlines(), text, order, prune)
 
 
 def test_probabilities_sum_to_one_in_every_context() -> None:
