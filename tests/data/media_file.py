@@ -41,7 +41,9 @@ def media_file(samples: NDArray[Any], rate: int, suffix: str = ".m4a", options: 
         path = Path(folder, "sound")
         with av.open(str(path), "w", format=container, options=options or {}) as output:
             stream = output.add_stream(codec, rate=rate, layout=layout, bit_rate=96000)
-            resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate, frame_size=stream.frame_size or 1024)
+            resampler = av.AudioResampler(
+                format=stream.format, layout=layout, rate=rate, frame_size=stream.frame_size or 1024
+            )
             frame = av.AudioFrame.from_ndarray(integers.reshape(1, -1), format="s16", layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
             for part in [*resampler.resample(frame), *resampler.resample(None)]:

@@ -203,7 +203,9 @@ def read(seconds: float = 1.0) -> np.ndarray[Any, Any]:
 
 
 def test_the_child_is_given_the_content_and_its_samples_come_back(child: Any) -> None:
-    child("import array\nheader()\nsend(b'S', array.array('f', list(sys.stdin.buffer.read())).tobytes())\ntell(b'E', damaged=0, broken=False)")
+    child(
+        "import array\nheader()\nsend(b'S', array.array('f', list(sys.stdin.buffer.read())).tobytes())\ntell(b'E', damaged=0, broken=False)"
+    )
     assert read().ravel().tolist() == [float(byte) for byte in b"content"]
 
 
@@ -246,7 +248,10 @@ def test_memory_is_limited() -> None:
         ("header(); os.abort()", "signal 6"),
         ("header(); send(b'S', bytes(400)); os.kill(os.getpid(), 9)", "signal 9"),
         ("header(); sys.stdout.buffer.write(b'S'); sys.stdout.flush(); sys.exit(0)", "code 0"),
-        ("header(); sys.stdout.buffer.write(b'S\\xff\\xff\\xff\\xff' * 9); sys.stdout.flush(); time.sleep(1000)", "signal 9"),
+        (
+            "header(); sys.stdout.buffer.write(b'S\\xff\\xff\\xff\\xff' * 9); sys.stdout.flush(); time.sleep(1000)",
+            "signal 9",
+        ),
     ],
 )
 def test_a_child_that_dies_is_told(child: Any, body: str, end: str) -> None:
