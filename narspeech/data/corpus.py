@@ -19,7 +19,8 @@ from narspeech.errors import AudioError, ManifestError, NarspeechError
 
 # What counts as a sound when a corpus is listed; whether it can be read is found out by reading.
 SOUND_SUFFIXES = frozenset(
-    ".flac .wav .ogg .oga .opus .mp3 .aif .aiff .au .caf .sph .w64 .m4a .mp4 .webm .mka .aac .wma".split()
+    {".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64"}
+    | {".m4a", ".mp4", ".webm", ".mka", ".aac", ".wma"}
 )
 # Most of the time goes to waiting for the disk.
 WORKERS = 8

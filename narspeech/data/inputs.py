@@ -17,9 +17,9 @@ from narspeech.errors import ManifestError, NarspeechError
 STDIN = Path("-")
 # What libsndfile reads, and FFmpeg, by the ends that names of such files have: what a folder is searched for.
 SUFFIXES = (
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist .voc "
-    ".m4a .m4b .mp4 .m4v .mov .3gp .webm .mkv .mka .aac .wma .wmv .amr .avi .flv .wv .spx .ogv"
-).split()
+    *".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist .voc".split(),  # noqa: SIM905
+    *".m4a .m4b .mp4 .m4v .mov .3gp .webm .mkv .mka .aac .wma .wmv .amr .avi .flv .wv .spx .ogv".split(),  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Containers that libsndfile does not read (m4a, mp4, webm, mkv, aac and their kin), decoded by FFmpeg in a child process.
+"""Containers that libsndfile does not read (m4a, mp4, webm, mkv, aac, ...), decoded by FFmpeg in a child process.
 
 FFmpeg is large and reads what strangers send: if it crashes, hangs or wants all the memory, only the child is lost. Its
 samples come through a pipe in blocks, so memory does not grow with the recording.

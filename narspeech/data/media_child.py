@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 try:
@@ -51,10 +52,8 @@ class Channel:
 def limit(what: int, amount: int) -> None:
     """Set a soft limit, as far as the system lets us."""
     hard = resource.getrlimit(what)[1]
-    try:
+    with suppress(OSError, ValueError):  # macOS refuses some
         resource.setrlimit(what, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
-    except (OSError, ValueError):  # macOS refuses some
-        pass
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -119,7 +118,7 @@ def length(container: Any, stream: Any, demuxer: str) -> dict[str, Any]:
 
 
 class Damage:
-    """What was wrong: packets that could not be decoded and were left out; whether the rest could not be read at all."""
+    """packets: how many could not be decoded and were left out; broken: whether the rest could not be read at all."""
 
     packets = 0
     broken = False

@@ -12,6 +12,9 @@ from narspeech.data.media import MediaReader, signature
 from narspeech.data.sound_file import BLOCK, MAX_CHANNELS, Part, Reader, Samples, Sound, check_channel, check_rate, mix
 from narspeech.errors import AudioError
 
+# libsndfile reads MIDI sample dumps, but prints to stdout where they are damaged, among the transcripts.
+SAMPLE_DUMP = b"\xf0\x7e"
+
 
 def open_reader(file: io.BytesIO | io.FileIO, name: str) -> Reader | MediaReader:
     """A reader, to be closed, of a file that has just been opened; `name` is for messages.
@@ -22,12 +25,17 @@ def open_reader(file: io.BytesIO | io.FileIO, name: str) -> Reader | MediaReader
     if not size:
         raise AudioError(f"expected a sound file, received 0 bytes in {name}; record or copy it again")
     file.seek(0)
+    head = file.read(256) or b""
+    file.seek(0)
+    if head.startswith(SAMPLE_DUMP):
+        raise AudioError(
+            f"expected sound as wav, flac, ogg, opus or mp3, received a MIDI sample dump, {name}; convert it"
+        )
     reader: Reader | MediaReader
     try:
         reader = Reader(file, file if isinstance(file, io.BytesIO) else file.fileno())
     except soundfile.SoundFileError as error:
-        file.seek(0)
-        kind = signature(file.read(256) or b"")
+        kind = signature(head)
         if kind is None:
             reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
             raise AudioError(

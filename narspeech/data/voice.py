@@ -32,7 +32,7 @@ class Detector(Protocol):
     A frame is due when the two that follow it are known, or at the end of the recording.
     """
 
-    def __call__(self, samples: Samples, levels: NDArray[np.float64]) -> NDArray[np.bool_]: ...
+    def __call__(self, samples: Samples, levels: NDArray[np.float64], /) -> NDArray[np.bool_]: ...
 
 
 class Energy:
@@ -42,7 +42,7 @@ class Energy:
     def __init__(self) -> None:
         self.past = np.zeros(0)
 
-    def __call__(self, samples: Samples, levels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def __call__(self, _samples: Samples, levels: NDArray[np.float64], /) -> NDArray[np.bool_]:
         if not len(levels):
             return np.zeros(0, bool)
         history = np.concatenate([self.past, levels])
@@ -74,7 +74,7 @@ class Silero:
         self.first = self.told = 0  # told: frames that have been spoken of
         self.voice = False
 
-    def __call__(self, samples: Samples, levels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def __call__(self, samples: Samples, levels: NDArray[np.float64], /) -> NDArray[np.bool_]:
         self.waiting = np.concatenate([self.waiting, samples])
         whole = len(self.waiting) // self.window * self.window
         self._hear(self.waiting[:whole])

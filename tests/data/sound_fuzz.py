@@ -12,8 +12,7 @@ import resource
 import selectors
 import subprocess
 import sys
-import time
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +48,7 @@ def sound_file(kind: str, subtype: str, *, seconds: float = 1.5, rate: int = 160
     return target.getvalue()
 
 
-@lru_cache(maxsize=None)
+@cache
 def some_sound_file(kind: str, subtype: str, rate: int, channels: int) -> bytes:
     """As asked for, or as the format allows it."""
     for some_rate, some_channels in ((rate, channels), (rate, 1), (8000, 1), (48000, 1)):
@@ -149,6 +148,9 @@ def read_in_child(folder: Path) -> Report:
             # The first line says that the imports are done.
             for name in ["the imports", *names]:
                 line = child.stdout.readline() if selector.select(HANG_WALL) else "hang"
+                while not line.startswith("{") and line not in ("", "hang"):
+                    faults.append(f"{name}: made a library print {line!r}")
+                    line = child.stdout.readline()
                 if not line.startswith("{"):
                     child.kill()
                     faults.append(f"{name}: {'hangs' if line == 'hang' else f'ended the process ({child.wait()})'}")

@@ -204,7 +204,8 @@ def read(seconds: float = 1.0) -> np.ndarray[Any, Any]:
 
 def test_the_child_is_given_the_content_and_its_samples_come_back(child: Any) -> None:
     child(
-        "import array\nheader()\nsend(b'S', array.array('f', list(sys.stdin.buffer.read())).tobytes())\ntell(b'E', damaged=0, broken=False)"
+        "import array\nheader()\nsend(b'S', array.array('f', list(sys.stdin.buffer.read())).tobytes())\n"
+        "tell(b'E', damaged=0, broken=False)"
     )
     assert read().ravel().tolist() == [float(byte) for byte in b"content"]
 
