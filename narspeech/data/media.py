@@ -27,8 +27,9 @@ from narspeech.data.media_child import LARGEST, STRUCTURE
 from narspeech.data.sound_file import MAX_CHANNELS, RATES, UNKNOWN_FRAMES, Samples
 from narspeech.errors import AudioError
 
-# What the child may use: seconds until its next block, of processor time and on the clock, and bytes of memory.
-SPIN, PATIENCE, MEMORY = 4, 60.0, 1 << 30
+# What the child may use: seconds until its next block, of processor time and on the clock (many, for on a busy machine
+# even its start takes long), and bytes of memory.
+SPIN, PATIENCE, MEMORY = 4, 300.0, 1 << 30
 # Codecs pad and containers round: a recording may be this much shorter than it says, in seconds.
 SHORTFALL = 0.25
 CHILD = Path(__file__).with_name("media_child.py")

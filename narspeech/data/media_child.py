@@ -86,7 +86,7 @@ def decode(channel: Channel, settings: dict[str, Any]) -> None:
     if stream is None:
         channel.tell(b"E", error="it has no audio stream")
         return
-    context = stream.codec_context
+    context: Any = stream.codec_context
     rate, channels = context.sample_rate, context.channels
     channel.tell(b"I", rate=rate, channels=channels, **length(container, stream, settings["demuxer"]))
     lowest, highest = settings["rates"]
@@ -145,7 +145,8 @@ def resampled(av: Any, frames: Iterator[Any], layout: Any, rate: int, settings: 
     """Frames as interleaved float32, all of them in the layout and at the rate that were told: both may change on the
     way, where a broadcast goes from one programme to the next."""
     lowest, highest = settings["rates"]
-    resampler, form = None, None
+    resampler: Any = None
+    form = None
     for frame in frames:
         if not (lowest <= frame.sample_rate <= highest and frame.layout.nb_channels <= settings["channels"]):
             continue

@@ -90,7 +90,7 @@ class Silero:
 
     def _hear(self, samples: Samples) -> None:
         with torch.inference_mode():
-            for one in torch.from_numpy(samples).split(self.window) if len(samples) else ():
+            for one in torch.from_numpy(samples).reshape(-1, self.window):
                 probability = float(self.model(one, self.rate))
                 self.voice = probability >= (self.STAY if self.voice else self.START)
                 self.voiced.append(self.voice)

@@ -30,7 +30,7 @@ FORMATS = [
 ]  # fmt: skip
 # Not a timed assertion: a sound of 1.5 s takes milliseconds, so this much processor time means that something ran away.
 HANG_CPU = 5.0
-HANG_WALL = 180.0
+HANG_WALL = 900.0
 MOST_MEMORY = 1 << 20  # KiB
 # The kind of a file that FFmpeg reads; its subtype is the end of its name.
 MEDIA = "MEDIA"
