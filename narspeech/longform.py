@@ -16,13 +16,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from narspeech.data.sound_file import Samples
+from narspeech.data.voice import FRAMES_PER_SECOND, Detector, Energy
 from narspeech.result import Segment, Word
 
-FRAMES_PER_SECOND = 50
 SMOOTH = 2  # frames on either side over which the level is averaged: a click is no voice
-MEMORY = 10 * FRAMES_PER_SECOND  # frames whose quietest and loudest tell silence from voice
-# Levels in dB of full scale, and of the difference between the quietest and the loudest that is still silence.
-QUIETEST, LEAST_DIFFERENCE, SHARE = -65.0, 3.0, 0.25
+QUIETEST = -65.0  # level in dB of full scale; what is quieter is silence like any other
 # A word that stands on both sides of a cut is found by its beginning; times this fine are enough.
 GRID = 0.01
 
@@ -52,18 +50,17 @@ class Section(NamedTuple):
 
 
 class Sections:
-    """Voice activity: sections of a recording that comes in blocks of any size, which do not change what comes out.
+    """The sections of a recording that comes in blocks of any size, which do not change what comes out.
 
-    A frame has voice where its level is nearer to the loudest than to the quietest of the last ten seconds: more than
-    SHARE of the way, and LEAST_DIFFERENCE at least. So a steady noise or tone is silence, however loud.
+    voice: what tells the frames that have voice; of this recording alone, for it remembers.
     """
 
-    def __init__(self, rate: int, config: SectionConfig = SectionConfig()) -> None:
+    def __init__(self, rate: int, config: SectionConfig = SectionConfig(), voice: Detector | None = None) -> None:
         self.rate, self.hop, self.config = rate, rate // FRAMES_PER_SECOND, config
+        self.voice = Energy() if voice is None else voice
         self.samples: Samples = np.zeros(0, np.float32)  # not given out yet
         self.powers = np.zeros(0)  # of whole frames, from `first` on
         self.levels, self.voiced = np.zeros(0), np.zeros(0, bool)  # the frames of `samples`, SMOOTH frames behind
-        self.past = np.zeros(0)  # levels before those, MEMORY of them at most
         self.frame = 0  # at which `samples` begin
         self.head = 0  # frames of the next section that overlap the one before
         self.open = False  # whether a section has begun at `frame`
@@ -101,19 +98,13 @@ class Sections:
         frames = new[: count * self.hop].reshape(count, self.hop).astype(np.float64)
         self.powers = np.concatenate([self.powers, np.square(frames).mean(1)])
         done, ready = len(self.levels), max(0, len(self.powers) - (0 if last else SMOOTH))
-        if ready <= done:
-            return
         sums = np.concatenate([[0.0], np.cumsum(self.powers)])
-        index = np.arange(done, ready)
+        index = np.arange(done, max(done, ready))
         low, high = np.maximum(index - SMOOTH, 0), np.minimum(index + SMOOTH + 1, len(self.powers))
         mean = np.maximum((sums[high] - sums[low]) / (high - low), 0)
         levels = np.maximum(10 * np.log10(mean + 1e-12), QUIETEST)
-        history = np.concatenate([self.past, self.levels, levels])
-        window = np.concatenate([np.full(MEMORY, history[0]), history])
-        views = sliding_window_view(window, MEMORY)[-len(levels) :]
-        quietest, loudest = views.min(1), views.max(1)
-        voiced = levels > quietest + np.maximum(SHARE * (loudest - quietest), LEAST_DIFFERENCE)
-        self.levels, self.voiced = np.concatenate([self.levels, levels]), np.concatenate([self.voiced, voiced])
+        self.levels = np.concatenate([self.levels, levels])
+        self.voiced = np.concatenate([self.voiced, self.voice(new[: count * self.hop], levels)])
 
     def _frames(self, seconds: float) -> int:
         return round(seconds * FRAMES_PER_SECOND)
@@ -167,7 +158,6 @@ class Sections:
         return section
 
     def _drop(self, count: int) -> None:
-        self.past = np.concatenate([self.past, self.levels[:count]])[-MEMORY:]
         self.samples = self.samples[count * self.hop :]
         self.powers, self.levels, self.voiced = self.powers[count:], self.levels[count:], self.voiced[count:]
         self.frame += count
@@ -222,15 +212,16 @@ def segments(
     typical: float = 0.0,
     together: int = 16,
     config: SectionConfig = SectionConfig(),
+    voice: Detector | None = None,
 ) -> Iterator[Segment]:
     """The segments of a recording that comes in blocks of samples at `rate`, each as soon as it is known.
 
     hear: gives the words, with times, of some sections' samples; `together` of them are heard at a time; typical: see
-    Gate. Segments are in order and share out the words; none is without words.
+    Gate; voice: see Sections. Segments are in order and share out the words; none is without words.
     """
     gate = Gate(typical)
     waiting: tuple[Section, tuple[Word, ...]] | None = None
-    sections = cut(blocks, rate, config)
+    sections = cut(blocks, rate, config, voice)
     while group := list(islice(sections, together)):
         for section, heard in zip(group, hear([section.samples for section in group]), strict=True):
             words = shifted(heard, section.start / rate)
@@ -250,9 +241,11 @@ def segments(
         yield segment(waiting[1])
 
 
-def cut(blocks: Iterable[Samples], rate: int, config: SectionConfig = SectionConfig()) -> Iterator[Section]:
+def cut(
+    blocks: Iterable[Samples], rate: int, config: SectionConfig = SectionConfig(), voice: Detector | None = None
+) -> Iterator[Section]:
     """The sections of a recording that comes in blocks."""
-    sections = Sections(rate, config)
+    sections = Sections(rate, config, voice)
     for block in blocks:
         yield from sections.push(block)
     yield from sections.finish()

@@ -14,9 +14,10 @@ from narspeech.calibration import Calibration
 from narspeech.data.audio import Audio
 from narspeech.data.sound_file import Samples
 from narspeech.data.sound_stream import Resampler
+from narspeech.data.voice import FRAMES_PER_SECOND, VadName, detector
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, ConfigError
-from narspeech.longform import FRAMES_PER_SECOND, Gate, Section, SectionConfig, Sections, shifted
+from narspeech.longform import Gate, Section, SectionConfig, Sections, shifted
 from narspeech.ops.ctc import greedy
 from narspeech.result import Word
 from narspeech.transcriber import Transcriber
@@ -43,7 +44,7 @@ class Streamer:
     While a segment lasts, its text by CTC comes `every` so many seconds of sound, if it has changed. A segment ends in
     a pause, or after 20 s at its quietest place; its final text is what the transcriber makes of those samples alone.
     Of a segment that goes on, only the last `window` to 1.5 times as many seconds are encoded anew, so that a partial
-    text never costs more than that; what is older stays as it was heard.
+    text never costs more than that; what is older stays as it was heard. vad: what tells voice, see `transcribe`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Streamer:
         options: DecodeOptions | None = None,
         every: float = 0.2,
         window: float = 6.0,
+        vad: VadName = "energy",
     ) -> None:
         if transcriber.model.ctc is None:
             raise ConfigError("expected a model with a CTC head to stream, received one without: take another")
@@ -62,7 +64,7 @@ class Streamer:
         self.transcriber, self.options = transcriber, options
         self.every, self.window = round(every * transcriber.rate), window
         self.resampler = Resampler(rate, transcriber.rate)
-        self.sections = Sections(transcriber.rate, SECTIONS)
+        self.sections = Sections(transcriber.rate, SECTIONS, detector(vad, transcriber.rate))
         self.gate = Gate((transcriber.model.config.calibration or Calibration()).typical)
         model = transcriber.model
         self.frame = round(transcriber.rate * model.encoder.reduction / model.frontend.frames_per_second)  # samples

@@ -20,6 +20,7 @@ from narspeech.data.audio import Audio, AudioSource, load_audio
 from narspeech.data.batching import by_length
 from narspeech.data.sound_file import Samples
 from narspeech.data.sound_stream import SoundStream, header_seconds
+from narspeech.data.voice import VadName, detector
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import ConfigError, NarspeechError
 from narspeech.longform import segments
@@ -45,6 +46,7 @@ class Hearing(NamedTuple):
     decoder: DecoderName | None
     scorer: Scorer | None
     word_times: bool
+    vad: VadName = "energy"
 
 
 class Heard(NamedTuple):
@@ -102,9 +104,10 @@ class Transcriber:
         decoder: DecoderName | None = None,
         hotwords: Sequence[str] = (),
         word_times: bool = True,
+        vad: VadName = "energy",
     ) -> Hearing:
         """The settings, together with the language model and the words or phrases to favour. Raises NarspeechError for
-        a decoder that the model has not."""
+        a decoder that the model has not, and for a voice detector that is not there."""
         own = self.model.config.decoder.kind
         if decoder not in (None, "ctc", own):
             known = " or ".join(dict.fromkeys(("ctc", own)))
@@ -113,7 +116,8 @@ class Transcriber:
         # The bonus makes up for a language model's liking of short texts, and does harm without one.
         if self.lm is None:
             options = options.but(token_bonus=0.0)
-        return Hearing(options, decoder, fuse(self.lm, hotwords, self.model, options), word_times)
+        detector(vad, self.rate)  # that it cannot be had is told now, and not at the first long recording
+        return Hearing(options, decoder, fuse(self.lm, hotwords, self.model, options), word_times, vad)
 
     def __call__(
         self,
@@ -182,7 +186,8 @@ class Transcriber:
             return [words[index] for index in range(len(sections))]
 
         typical = (self.model.config.calibration or Calibration()).typical
-        return segments(blocks, self.rate, hear, typical=typical, together=2 * batch_size)
+        voice = detector(hearing.vad, self.rate)
+        return segments(blocks, self.rate, hear, typical=typical, together=2 * batch_size, voice=voice)
 
     def read(
         self, path: str | os.PathLike[str], hearing: Hearing, *, channel: int | None = None, batch_size: int = 8
@@ -285,6 +290,7 @@ class Settings(TypedDict, total=False):
     batch_size: int
     trace: bool
     word_times: bool
+    vad: VadName
     progress: Progress
 
 
@@ -317,7 +323,8 @@ def transcribe(
     is refined, by default the model's own; lm: a language model's file, or "bundled" for the one in the model's folder;
     lm_weight: what it counts; beam: texts that a search through CTC keeps; hotwords: words or phrases to favour, spelt
     as the model writes; trace: keep every refinement step; word_times: say when each word is spoken, and how likely it
-    is right; batch_size: recordings decoded together.
+    is right; vad: what tells voice in recordings of more than a minute, their "energy" or "silero", a network of the
+    extra `vad`; batch_size: recordings decoded together.
     on_error: "raise" AudioError for the first recording that cannot be transcribed, or "record" a Failure in its place
     and go on with the others. progress: True for a bar on stderr, or a function that is called with (done, total).
     """
@@ -353,6 +360,7 @@ def iter_transcribe(
     batch_size: int = 8,
     trace: bool = False,
     word_times: bool = True,
+    vad: VadName = "energy",
     progress: Progress = False,
 ) -> Iterator[Transcript | Failure]:
     """`transcribe` for more recordings than fit in memory: results in order, each as soon as it is ready.
@@ -367,7 +375,7 @@ def iter_transcribe(
     transcriber = find_transcriber(model, device, lm)
     options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace)
     group_size(batch_size)
-    hearing = transcriber.hearing(options, decoder, hotwords, word_times)
+    hearing = transcriber.hearing(options, decoder, hotwords, word_times, vad)
     load = partial(load_sound, transcriber, hearing=hearing, rate=rate, channel=channel, batch_size=batch_size)
     decode = partial(transcriber.batch, hearing=hearing)
     total = len(recordings) if isinstance(recordings, Sized) else None

@@ -16,6 +16,7 @@ import tyro
 
 from narspeech.data.audio import Audio
 from narspeech.data.inputs import Recording, find_recordings, named_file, read_names
+from narspeech.data.voice import VadName
 from narspeech.errors import AudioError, CheckpointError, ConfigError, NarspeechError, complain
 from narspeech.files import write_atomic
 from narspeech.outcomes import group_size, in_order, outcomes, tracked
@@ -29,7 +30,8 @@ FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 @dataclass(frozen=True, kw_only=True)
 class TranscribeOptions:
-    """Write down what is said in sound files (wav, flac, ogg, opus, mp3): to stdout, in the files' order, or with --out
+    """Write down what is said in sound files (wav, flac, ogg, opus, mp3, and with the extra `media` m4a, mp4, webm and
+    more): to stdout, in the files' order, or with --out
     into a folder, where a file for each format is written that mirrors the path of the sound. Files that are there
     already are kept and their recordings skipped, so the same command goes on where it was stopped.
 
@@ -60,6 +62,9 @@ class TranscribeOptions:
     """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1."""
     hotword: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A word or phrase to favour, spelt as the model writes; may be given often."""
+    vad: VadName = "energy"
+    """What tells voice from silence in recordings of more than a minute: how loud they are, or Silero's network, which
+    tells it from music too (pip install narspeech[vad])."""
     format: str = "txt"
     """txt, json, jsonl, srt, vtt, tsv, ctm, trn or TextGrid; with --out also several, such as srt,json. On stdout txt
     is a line a file, empty for one that failed, and jsonl an object a file with id, path and error for one that failed;
@@ -192,7 +197,7 @@ def run(
     decoding = transcriber.options(
         steps=options.steps, threshold=options.threshold, beam=options.beam, lm_weight=options.lm_weight
     )
-    hearing = transcriber.hearing(decoding, options.decoder, options.hotword)
+    hearing = transcriber.hearing(decoding, options.decoder, options.hotword, vad=options.vad)
 
     def load(recording: Recording) -> Audio | Transcript:
         if recording.is_file:

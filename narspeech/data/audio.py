@@ -17,7 +17,8 @@ import numpy as np
 import soxr  # type: ignore[import-untyped]
 import torch
 
-from narspeech.data.sound_file import MAX_CHANNELS, Part, Samples, Sound, check_channel, check_rate, decode, mix
+from narspeech.data.sound_file import MAX_CHANNELS, Part, Samples, Sound, check_channel, check_rate, mix
+from narspeech.data.sound_reader import decode
 from narspeech.errors import AudioError
 
 AudioSource = str | os.PathLike[str] | bytes | BinaryIO | np.ndarray[Any, Any] | torch.Tensor
@@ -74,7 +75,7 @@ def load_audio(
     elif isinstance(source, str | os.PathLike):
         sound = _from_path(Path(source), part)
     else:
-        sound = _from_bytes(_read_bytes(source, part.name), part)
+        sound = decode(io.BytesIO(_read_bytes(source, part.name)), part)
     if len(sound.samples) > max_seconds * sound.rate:
         raise AudioError(f"expected at most {max_seconds:g} s of sound, received more in {part.name}; read it in parts")
     if not len(sound.samples):
@@ -99,7 +100,7 @@ def _from_path(path: Path, part: Part) -> Sound:
             kind = "a folder" if path.is_dir() else "a pipe or device"
             raise AudioError(f"expected a sound file, received {kind}, {path}; name a regular file")
         with path.open("rb", buffering=0) as file:
-            return decode(file, file.fileno(), part)
+            return decode(file, part)
     except AudioError:
         raise
     except FileNotFoundError as error:
@@ -127,11 +128,6 @@ def _read_bytes(source: Any, name: str) -> bytes:
         blocks.append(block)
         size += len(block)
     raise AudioError(f"expected at most {MAX_BYTES} bytes from {name}, received more; pass a path instead")
-
-
-def _from_bytes(data: bytes, part: Part) -> Sound:
-    file = io.BytesIO(data)
-    return decode(file, file, part)
 
 
 def _from_array(source: np.ndarray[Any, Any] | torch.Tensor, rate: int | None, part: Part) -> Sound:

@@ -8,17 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import soundfile
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
 from narspeech.data.example import Example, read_manifest, write_manifest
+from narspeech.data.sound_file import UNKNOWN_FRAMES
+from narspeech.data.sound_reader import open_reader
 from narspeech.errors import AudioError, ManifestError, NarspeechError
 
 # What counts as a sound when a corpus is listed; whether it can be read is found out by reading.
 SOUND_SUFFIXES = frozenset(
-    {".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".m4a", ".webm"}
+    {".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64"}
+    | {".m4a", ".mp4", ".webm", ".mka", ".aac", ".wma"}
 )
 # Most of the time goes to waiting for the disk.
 WORKERS = 8
@@ -146,14 +148,17 @@ def _seconds(sound: Path) -> float | str:
     try:
         if sound.stat().st_size == 0:
             return "the file is empty"
-        info = soundfile.info(str(sound))
+        with sound.open("rb", buffering=0) as file, open_reader(file, str(sound)) as reader:
+            rate, frames = reader.samplerate, reader.frames
+            if frames == UNKNOWN_FRAMES:
+                frames = sum(iter(lambda: len(reader.block(rate)), 0))
     except OSError as error:
         return error.strerror or str(error)
-    except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
-        return str(error).rsplit(": ", 1)[-1]
-    seconds = info.frames / info.samplerate if info.samplerate > 0 else 0.0
+    except AudioError as error:
+        return str(error)
+    seconds = frames / rate
     if not 0 < seconds <= MAX_SECONDS:
-        return f"its header tells of {info.frames} frames at {info.samplerate} Hz"
+        return f"its header tells of {frames} frames at {rate} Hz"
     return round(seconds, 6)
 
 

@@ -15,9 +15,10 @@ from narspeech.data.recordings import load_example
 from narspeech.errors import ManifestError, NarspeechError
 
 STDIN = Path("-")
-# What libsndfile reads, by the ends that names of such files have: what a folder is searched for.
+# What libsndfile reads, and FFmpeg, by the ends that names of such files have: what a folder is searched for.
 SUFFIXES = (
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist .voc".split()  # noqa: SIM905
+    *".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist .voc".split(),  # noqa: SIM905
+    *".m4a .m4b .mp4 .m4v .mov .3gp .webm .mkv .mka .aac .wma .wmv .amr .avi .flv .wv .spx .ogv".split(),  # noqa: SIM905
 )
 
 

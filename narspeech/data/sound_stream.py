@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr  # type: ignore[import-untyped]
 
 from narspeech.data.audio import EXTREME
+from narspeech.data.media import MediaReader
 from narspeech.data.sound_file import UNKNOWN_FRAMES, Part, Reader, Samples, check_channel, check_rate, mix
+from narspeech.data.sound_reader import open_reader, short_warning
 from narspeech.errors import AudioError
 
 
@@ -40,7 +41,7 @@ class Resampler:
 
 
 class SoundStream:
-    """The samples of a sound file (wav, flac, ogg, opus, mp3) in blocks of about `seconds`, as `load_audio` reads them.
+    """The samples of a sound file, of whatever kind `load_audio` reads, in blocks of about `seconds`, as it reads them.
 
     To be gone through once; then `duration` (seconds) is known, and `warnings` tell what was damaged. channel: take
     this one, counted from 0, instead of the mean of all. Raises AudioError when nothing can be heard in the file;
@@ -56,29 +57,20 @@ class SoundStream:
 
     def __iter__(self) -> Iterator[Samples]:
         try:
-            with self.path.open("rb", buffering=0) as file, Reader(file.fileno(), closefd=False) as reader:
+            with self.path.open("rb", buffering=0) as file, open_reader(file, str(self.path)) as reader:
                 yield from self._blocks(reader)
-        except soundfile.SoundFileError as error:
-            raise AudioError(
-                f"expected sound as wav, flac, ogg, opus or mp3, received {self.path}: {error} Convert it."
-            ) from error
         except OSError as error:
             raise AudioError(f"expected a readable sound file, received for {self.path}: {error}") from error
 
-    def _blocks(self, reader: Reader) -> Iterator[Samples]:
+    def _blocks(self, reader: Reader | MediaReader) -> Iterator[Samples]:
         rate = reader.samplerate
         part = Part(name=str(self.path), channel=self.channel, start=0.0, duration=None, max_seconds=0.0)
-        check_rate(rate, f"in the header of {self.path}")
         check_channel(part, reader.channels)
-        resampler, read, damaged, broken = Resampler(rate, self.target_rate), 0, 0, False
+        resampler, read, damaged = Resampler(rate, self.target_rate), 0, 0
         wanted = max(1, round(self.seconds * rate))
         more = True
         while more:
-            try:
-                block = reader.read(wanted, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError:
-                block, broken = np.zeros((0, reader.channels), np.float32), True
-            mono, bad = mix(block, self.channel)
+            mono, bad = mix(reader.block(wanted), self.channel)
             extreme = np.abs(mono) > EXTREME
             mono[extreme] = 0
             read, damaged, more = read + len(mono), damaged + bad + int(extreme.sum()), len(mono) == wanted
@@ -86,16 +78,21 @@ class SoundStream:
         if not read:
             raise AudioError(f"expected sound, received none in {self.path}; is it empty, cut short or damaged?")
         self.duration = read / rate
-        if broken:
-            self.warnings += (f"{self.path} is damaged: only {self.duration:.2f} s could be read",)
+        if reader.broken or reader.cut_short(read):
+            self.warnings += (short_warning(str(self.path), self.duration),)
         if damaged:
             self.warnings += (f"{self.path} holds {damaged} samples that are no sound, read as silence",)
 
 
-def header_seconds(path: Path) -> float:
-    """How long a sound file says that it is: 0 where it is none, infinity where a recording never said."""
+def header_seconds(path: Path, enough: float = 60.0) -> float:
+    """How long a sound file says that it is: 0 where it is none. One that never said is read, and has infinite seconds
+    where it lasts longer than `enough`."""
     try:
-        with path.open("rb", buffering=0) as file, Reader(file.fileno(), closefd=False) as reader:
-            return float("inf") if reader.frames >= UNKNOWN_FRAMES else reader.frames / reader.samplerate
-    except (OSError, soundfile.SoundFileError):
+        with path.open("rb", buffering=0) as file, open_reader(file, str(path)) as reader:
+            if reader.frames < UNKNOWN_FRAMES:
+                return reader.frames / reader.samplerate
+            frames = round(enough * reader.samplerate) + 1
+            heard = len(reader.block(frames))
+            return float("inf") if heard == frames else heard / reader.samplerate
+    except (OSError, AudioError):
         return 0.0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def rotary(length: int, head_width: int, device: torch.device) -> Tensor:
-    """(2, length, head_width) cosines and sines of the rotation angles, for `rotate` (Su et al. 2021, RoFormer, eq. 34).
+    """(2, length, head_width) cosines and sines of the rotation angles (Su et al. 2021, RoFormer, eq. 34).
 
     The sines of the first half are negative: there they are a coordinate's share of the one that it turns with.
     """

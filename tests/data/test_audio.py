@@ -340,3 +340,10 @@ def test_the_source_is_left_alone() -> None:
     audio = load_audio(samples, rate=RATE)
     audio.samples[:] = 0
     np.testing.assert_array_equal(samples, before)
+
+
+def test_a_midi_sample_dump_is_refused_for_libsndfile_prints_about_its_damage() -> None:
+    target = io.BytesIO()
+    soundfile.write(target, np.zeros(1000), 8000, format="SDS", subtype="PCM_16")
+    with pytest.raises(AudioError, match="received a MIDI sample dump"):
+        load_audio(target.getvalue())

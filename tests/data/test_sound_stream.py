@@ -52,15 +52,27 @@ def test_damage_is_silence_and_told(tmp_path: Path) -> None:
     assert "2 samples that are no sound" in sound.warnings[0]
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no sound at all"])
-def test_what_cannot_be_read_is_told(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "received 0 bytes"), (b"this is no sound at all", "expected sound as wav")]
+)
+def test_what_cannot_be_read_is_told(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "sound.wav"
     path.write_bytes(content)
     assert header_seconds(path) == 0
-    with pytest.raises(AudioError, match="expected sound as wav"):
+    with pytest.raises(AudioError, match=message):
         list(SoundStream(path, target_rate=16000))
     with pytest.raises(AudioError, match="expected a readable sound file"):
         list(SoundStream(tmp_path / "missing.wav", target_rate=16000))
+
+
+def test_a_recording_that_ends_early_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, noise(16000), 16000)
+    path.write_bytes(path.read_bytes()[:20000])
+    sound = SoundStream(path, target_rate=16000)
+    assert sum(map(len, sound)) == len(load_audio(path).samples)
+    assert sound.warnings == load_audio(path).warnings
+    assert "ends early" in sound.warnings[0]
 
 
 def test_an_empty_recording_is_told(tmp_path: Path) -> None:
