@@ -23,10 +23,11 @@ from narspeech.data.sound_stream import SoundStream, header_seconds
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import ConfigError, NarspeechError
 from narspeech.longform import segments
+from narspeech.memory import give_back_freed_memory
 from narspeech.model import Model
 from narspeech.ops.scorer import Scorer
 from narspeech.outcomes import Outcome, Progress, group_size, in_order, outcomes, tracked
-from narspeech.result import Failure, Hypothesis, Segment, Transcript, Word
+from narspeech.result import Failure, Hypothesis, Segment, Transcript
 from narspeech.search.fusion import fuse, load_lm
 from narspeech.search.rescore import decode_with, find_teacher
 
@@ -163,12 +164,13 @@ class Transcriber:
             )
         timed = hearing._replace(word_times=True)
 
-        def hear(sections: Sequence[Samples]) -> list[tuple[Word, ...]]:
-            words: dict[int, tuple[Word, ...]] = {}
+        def hear(sections: Sequence[Samples]) -> list[Aligned]:
+            found: dict[int, Aligned] = {}
             for chosen in by_length({index: len(samples) for index, samples in enumerate(sections)}, batch_size):
                 heard = self._hear([sections[index] for index in chosen], timed)
-                words |= zip(chosen, (aligned.words for _, aligned in heard), strict=True)
-            return [words[index] for index in range(len(sections))]
+                found |= zip(chosen, (aligned for _, aligned in heard), strict=True)
+            give_back_freed_memory()
+            return [found[index] for index in range(len(sections))]
 
         typical = (self.model.config.calibration or Calibration()).typical
         return segments(blocks, self.rate, hear, typical=typical, together=2 * batch_size)
@@ -187,7 +189,8 @@ class Transcriber:
         began = time.perf_counter()
         heard = tuple(self.long(blocks, hearing, batch_size))
         known = self._known(sound.duration, began)
-        return Transcript.of(heard, duration=sound.duration, warnings=sound.warnings, **known)
+        doubtful = tuple(warning for segment in heard for warning in segment.warnings)
+        return Transcript.of(heard, duration=sound.duration, warnings=sound.warnings + doubtful, **known)
 
     def _known(self, seconds: float, began: float) -> dict[str, Any]:
         """What a transcript says of the model, and of its speed."""
