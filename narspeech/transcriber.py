@@ -33,6 +33,8 @@ from narspeech.search.rescore import decode_with, find_teacher
 
 # Seconds: what is longer is cut into sections. It is read in blocks of so many seconds.
 LONG, BLOCK = 60.0, 10.0
+# Sections of half a minute that are heard together on a CPU: more take more memory, and are no faster there.
+CPU_SECTIONS = 2
 BUNDLED = Path(__file__).parent / "models" / "english"
 
 DecoderName = Literal["ctc", "mask_ctc"]
@@ -163,10 +165,11 @@ class Transcriber:
                 "expected a model with a CTC head for a long recording, received one without: cut it first"
             )
         timed = hearing._replace(word_times=True)
+        size = min(batch_size, CPU_SECTIONS) if self.device.type == "cpu" else batch_size
 
         def hear(sections: Sequence[Samples]) -> list[Aligned]:
             found: dict[int, Aligned] = {}
-            for chosen in by_length({index: len(samples) for index, samples in enumerate(sections)}, batch_size):
+            for chosen in by_length({index: len(samples) for index, samples in enumerate(sections)}, size):
                 heard = self._hear([sections[index] for index in chosen], timed)
                 found |= zip(chosen, (aligned for _, aligned in heard), strict=True)
             give_back_freed_memory()
