@@ -169,7 +169,8 @@ class Transcriber:
 
         def hear(sections: Sequence[Samples]) -> list[Aligned]:
             found: dict[int, Aligned] = {}
-            for chosen in by_length({index: len(samples) for index, samples in enumerate(sections)}, size):
+            # The longest first: what is shorter fits into the memory that was freed.
+            for chosen in reversed(by_length({index: len(samples) for index, samples in enumerate(sections)}, size)):
                 heard = self._hear([sections[index] for index in chosen], timed)
                 found |= zip(chosen, (aligned for _, aligned in heard), strict=True)
             give_back_freed_memory()
