@@ -169,11 +169,12 @@ class Transcriber:
 
         def hear(sections: Sequence[Samples]) -> list[Aligned]:
             found: dict[int, Aligned] = {}
-            # The longest first: what is shorter fits into the memory that was freed.
+            # The longest first: what is shorter fits into the memory that was freed. That is given back each time, or
+            # the gaps between blocks of ever new sizes would add up over the hours.
             for chosen in reversed(by_length({index: len(samples) for index, samples in enumerate(sections)}, size)):
                 heard = self._hear([sections[index] for index in chosen], timed)
                 found |= zip(chosen, (aligned for _, aligned in heard), strict=True)
-            give_back_freed_memory()
+                give_back_freed_memory()
             return [found[index] for index in range(len(sections))]
 
         typical = (self.model.config.calibration or Calibration()).typical
