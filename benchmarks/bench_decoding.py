@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from narspeech.batch import Encoded, Padded
-from narspeech.cli import keep_freed_memory
 from narspeech.decoders.base import DecodeOptions
 from narspeech.decoders.mask_ctc import MaskCTC, MaskCTCConfig
+from narspeech.memory import keep_freed_memory
 from narspeech.ops.ctc import greedy
 from narspeech.refine import decode
 from narspeech.result import Hypothesis

@@ -13,7 +13,7 @@ import torch
 from bench_decoding import ROUNDS, show, turns
 from torch import Tensor, nn
 
-from narspeech.cli import keep_freed_memory
+from narspeech.memory import keep_freed_memory
 from narspeech.nn.dropout import Dropout
 from narspeech.ops.chosen import chosen_log_probs
 

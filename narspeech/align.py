@@ -23,7 +23,7 @@ from narspeech.tokenizer import PAD, Tokenizer
 
 # No word is shorter than this, where the recording has room.
 SHORTEST = 0.02
-UNALIGNED = "the text does not fit the sound: its words are spread evenly over the recording"
+UNALIGNED = "the text does not fit the sound: its words are spread evenly over it"
 
 
 class Aligned(NamedTuple):

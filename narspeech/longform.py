@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from narspeech.align import Aligned
 from narspeech.data.sound_file import Samples
 from narspeech.data.voice import FRAMES_PER_SECOND, Detector, Energy
 from narspeech.result import Segment, Word
@@ -201,7 +202,7 @@ class Gate:
         return bool(self.total >= self.least * self.words or own / len(words) >= clearly)
 
 
-Hear = Callable[[Sequence[Samples]], Sequence[tuple[Word, ...]]]
+Hear = Callable[[Sequence[Samples]], Sequence[Aligned]]
 
 
 def segments(
@@ -220,24 +221,24 @@ def segments(
     Gate; voice: see Sections. Segments are in order and share out the words; none is without words.
     """
     gate = Gate(typical)
-    waiting: tuple[Section, tuple[Word, ...]] | None = None
+    waiting: tuple[Section, Aligned] | None = None
     sections = cut(blocks, rate, config, voice)
     while group := list(islice(sections, together)):
         for section, heard in zip(group, hear([section.samples for section in group]), strict=True):
-            words = shifted(heard, section.start / rate)
+            found = located(heard, section, rate)
             if waiting is not None and waiting[0].tail:
                 edge = (section.start + section.head / 2) / rate
                 reach = section.head / rate / 4
-                moment = join(waiting[1], words, edge - reach, edge + reach)
-                earlier = tuple(word for word in waiting[1] if begin(word) < moment)
-                words = tuple(word for word in words if begin(word) >= moment)
+                moment = join(waiting[1].words, found.words, edge - reach, edge + reach)
+                earlier = tuple(word for word in waiting[1].words if begin(word) < moment)
+                words = tuple(word for word in found.words if begin(word) >= moment)
                 limit = min(map(begin, words), default=moment + reach)
                 earlier = tuple(replace(word, end=min(word.end or limit, limit)) for word in earlier)
-                waiting = waiting[0], earlier
-            if waiting is not None and gate.is_speech(waiting[1]):
+                waiting, found = (waiting[0], waiting[1]._replace(words=earlier)), found._replace(words=words)
+            if waiting is not None and gate.is_speech(waiting[1].words):
                 yield segment(waiting[1])
-            waiting = section, words
-    if waiting is not None and gate.is_speech(waiting[1]):
+            waiting = section, found
+    if waiting is not None and gate.is_speech(waiting[1].words):
         yield segment(waiting[1])
 
 
@@ -251,9 +252,17 @@ def cut(
     yield from sections.finish()
 
 
-def segment(words: tuple[Word, ...]) -> Segment:
+def segment(heard: Aligned) -> Segment:
     """From the beginning of the first word to the end of the last."""
-    return Segment.of(words, begin(words[0]), words[-1].end or 0.0)
+    words, warnings = heard
+    return replace(Segment.of(words, begin(words[0]), words[-1].end or 0.0), warnings=warnings)
+
+
+def located(heard: Aligned, section: Section, rate: int) -> Aligned:
+    """What was heard in a section, with the times of the recording; warnings say what part of it they are about."""
+    start, end = section.start / rate, (section.start + len(section.samples)) / rate
+    warnings = tuple(f"{start:.1f} to {end:.1f} s: {warning}" for warning in heard.warnings)
+    return Aligned(shifted(heard.words, start), warnings)
 
 
 def begin(word: Word) -> float:

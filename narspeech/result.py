@@ -49,20 +49,22 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """The words between two moments of a recording, in seconds; confidence: the mean of its words', 0 without any."""
+    """The words between two moments of a recording, in seconds; confidence: the mean of its words', 0 without any;
+    warnings: sentences about what is doubtful."""
 
     start: float
     end: float
     text: str
     words: tuple[Word, ...]
     confidence: float
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, words: tuple[Word, ...], start: float, end: float) -> Segment:
         return cls(start=start, end=end, text=_joined(words), words=words, confidence=_mean_confidence(words))
 
     def to_dict(self) -> dict[str, Any]:
-        """The words themselves stand in the transcript's."""
+        """The words and warnings themselves stand in the transcript's."""
         return {
             "start": _rounded(self.start, 3),
             "end": _rounded(self.end, 3),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,19 @@ SECTIONS = SectionConfig(pause=0.6, long_pause=1.0, least=5.0, longest=20.0, ove
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """What is known of one segment, from `start` seconds on: its text so far, or, where it is final, its last text with
-    words; empty where it turned out to be no speech."""
+    """What is known of one segment: its text so far, or, where it is final, its last text with words; empty where it
+    turned out to be no speech.
+
+    start, end: seconds of the stream between which lie the very samples that were heard; words: with times of the
+    stream; warnings: sentences about what is doubtful.
+    """
 
     text: str
     start: float
+    end: float
     final: bool
     words: tuple[Word, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Streamer:
@@ -88,7 +94,8 @@ class Streamer:
             text = self._partial()
             if text != self.text:
                 self.text = text
-                found.append(Heard(text=text, start=self.sections.frame / FRAMES_PER_SECOND, final=False))
+                rate, first = self.transcriber.rate, self.sections.frame * self.sections.hop
+                found.append(Heard(text=text, start=first / rate, end=(first + held) / rate, final=False))
         return found
 
     def _forget(self) -> None:
@@ -99,14 +106,16 @@ class Streamer:
         self.edge = 0  # frames that they cover
 
     def _final(self, section: Section) -> Heard:
-        rate = self.transcriber.rate
-        audio = Audio(section.samples, rate, len(section.samples) / rate)
+        rate, count = self.transcriber.rate, len(section.samples)
+        audio = Audio(section.samples, rate, count / rate)
         (transcript,) = self.transcriber([audio], self.options)
         self._forget()
         start = section.start / rate
+        heard = Heard(text="", start=start, end=(section.start + count) / rate, final=True)
         if not self.gate.is_speech(transcript.words):
-            return Heard(text="", start=start, final=True)
-        return Heard(text=transcript.text, start=start, final=True, words=shifted(transcript.words, start))
+            return heard
+        words = shifted(transcript.words, start)
+        return replace(heard, text=transcript.text, words=words, warnings=transcript.warnings)
 
     @torch.inference_mode()
     def _partial(self) -> str:

@@ -24,15 +24,18 @@ from narspeech.data.voice import VadName, detector
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import ConfigError, NarspeechError
 from narspeech.longform import segments
+from narspeech.memory import give_back_freed_memory
 from narspeech.model import Model
 from narspeech.ops.scorer import Scorer
 from narspeech.outcomes import Outcome, Progress, group_size, in_order, outcomes, tracked
-from narspeech.result import Failure, Hypothesis, Segment, Transcript, Word
+from narspeech.result import Failure, Hypothesis, Segment, Transcript
 from narspeech.search.fusion import fuse, load_lm
 from narspeech.search.rescore import decode_with, find_teacher
 
 # Seconds: what is longer is cut into sections. It is read in blocks of so many seconds.
 LONG, BLOCK = 60.0, 10.0
+# Sections of half a minute that are heard together on a CPU: more take more memory, and are no faster there.
+CPU_SECTIONS = 2
 BUNDLED = Path(__file__).parent / "models" / "english"
 
 DecoderName = Literal["ctc", "mask_ctc"]
@@ -177,13 +180,17 @@ class Transcriber:
                 "expected a model with a CTC head for a long recording, received one without: cut it first"
             )
         timed = hearing._replace(word_times=True)
+        size = min(batch_size, CPU_SECTIONS) if self.device.type == "cpu" else batch_size
 
-        def hear(sections: Sequence[Samples]) -> list[tuple[Word, ...]]:
-            words: dict[int, tuple[Word, ...]] = {}
-            for chosen in by_length({index: len(samples) for index, samples in enumerate(sections)}, batch_size):
+        def hear(sections: Sequence[Samples]) -> list[Aligned]:
+            found: dict[int, Aligned] = {}
+            # The longest first: what is shorter fits into the memory that was freed. That is given back each time, or
+            # the gaps between blocks of ever new sizes would add up over the hours.
+            for chosen in reversed(by_length({index: len(samples) for index, samples in enumerate(sections)}, size)):
                 heard = self.hear([sections[index] for index in chosen], timed)
-                words |= zip(chosen, (aligned.words for aligned in heard.aligned), strict=True)
-            return [words[index] for index in range(len(sections))]
+                found |= zip(chosen, heard.aligned, strict=True)
+                give_back_freed_memory()
+            return [found[index] for index in range(len(sections))]
 
         typical = (self.model.config.calibration or Calibration()).typical
         voice = detector(hearing.vad, self.rate)
@@ -203,7 +210,8 @@ class Transcriber:
         began = time.perf_counter()
         heard = tuple(self.long(blocks, hearing, batch_size))
         known = self._known(sound.duration, began)
-        return Transcript.of(heard, duration=sound.duration, warnings=sound.warnings, **known)
+        doubtful = tuple(warning for segment in heard for warning in segment.warnings)
+        return Transcript.of(heard, duration=sound.duration, warnings=sound.warnings + doubtful, **known)
 
     def _known(self, seconds: float, began: float) -> dict[str, Any]:
         """What a transcript says of the model, and of its speed."""

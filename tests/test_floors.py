@@ -20,7 +20,7 @@ from narspeech import _LAZY
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("errors", "files", "batch", "result", "tokenizer", "config", "calibration", "page"),
+    ("errors", "files", "batch", "result", "tokenizer", "config", "calibration", "page", "memory"),
     ("ops",),
     ("nn",),
     ("frontends", "encoders", "decoders"),

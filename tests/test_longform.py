@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from narspeech.align import Aligned
 from narspeech.data.sound_file import Samples
 from narspeech.longform import Gate, Section, SectionConfig, cut, join, segments
 from narspeech.result import Segment, Word
@@ -137,10 +138,11 @@ class Ear:
         self.truth, self.rate, self.samples = truth, rate, samples
         self.generator = np.random.default_rng(seed)
         self.sizes: list[int] = []
+        self.warnings: tuple[str, ...] = ()
 
-    def __call__(self, sounds: Sequence[Samples]) -> list[tuple[Word, ...]]:
+    def __call__(self, sounds: Sequence[Samples]) -> list[Aligned]:
         self.sizes += [len(sound) for sound in sounds]
-        return [self.hear(sound) for sound in sounds]
+        return [Aligned(self.hear(sound), self.warnings) for sound in sounds]
 
     def hear(self, sound: Samples) -> tuple[Word, ...]:
         start = (
@@ -192,6 +194,18 @@ def test_segments_come_as_soon_as_they_are_known() -> None:
     assert next(stream).text == "w0"
     assert len(read) < 18
     assert [one.text for one in stream] == ["w1", "w2"]
+
+
+def test_a_warning_says_which_part_it_is_about() -> None:
+    samples = babble([(1, 0), (6, 0.2), (2, 0), (6, 0.2), (2, 0), (6, 0.2), (1, 0)])
+    ear = Ear([word("one", 2.0), word("three", 18.0)], RATE, samples)
+    ear.warnings = ("doubtful",)
+    first, last = segments([samples], RATE, ear, config=DEFAULT)  # nothing is heard in the second section
+    for segment, (start, end) in ((first, (0.7, 7.3)), (last, (16.7, 23.3))):
+        (warning,) = segment.warnings
+        place, _, rest = warning.partition(" s: ")
+        assert rest == "doubtful"
+        assert tuple(map(float, place.split(" to "))) == pytest.approx((start, end), abs=0.2)
 
 
 # --- what is no speech

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import narspeech
@@ -27,6 +28,7 @@ from narspeech.search.rescore import rescore
 from narspeech.tokenizer import CharacterTokenizer
 from narspeech.transcriber import Transcriber, iter_transcribe, transcribe
 from tests import fakes
+from tests.test_longform import babble
 
 SENTENCES = ("abad", "cab", "da da", "bad cab", "dab")
 
@@ -253,6 +255,33 @@ def test_progress(model: Model, mixed: list[Any], capsys: pytest.CaptureFixture[
     transcribe(mixed[:1], model=model, progress=True)
     output = capsys.readouterr()
     assert output.out == ""
+
+
+def test_a_long_recording_is_the_same_from_disk_and_tells_what_is_doubtful(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = babble([(1, 0), (20, 0.2), (2, 0), (30, 0.2), (2, 0), (20, 0.2), (1, 0)])
+    soundfile.write(tmp_path / "long.wav", samples, fakes.RATE, subtype="FLOAT")
+    align = transcriber.align
+    together: list[int] = []
+
+    def doubtful(*given: Any) -> list[Aligned]:
+        together.append(len(given[1]))
+        return [aligned._replace(warnings=("doubtful",)) for aligned in align(*given)]
+
+    monkeypatch.setattr(transcriber, "align", doubtful)
+    found = transcribe(tmp_path / "long.wav", model=model)
+    other = transcribe(samples, rate=fakes.RATE, model=model)
+    assert other.text == found.text
+    assert [segment.end for segment in other.segments] == pytest.approx([segment.end for segment in found.segments])
+    assert len(found.segments) > 2
+    assert max(together) == transcriber.CPU_SECTIONS
+    assert len(found.warnings) == len(found.segments)
+    assert all(warning.endswith(" s: doubtful") for warning in found.warnings)
+    times = [time for word in found.words for time in (word.start, word.end) if time is not None]
+    assert times == sorted(times)
+    assert len(times) == 2 * len(found.words) == 2 * len(found.text.split())
+    assert times[-1] <= found.duration == pytest.approx(76)
 
 
 def test_a_translation_keeps_its_case() -> None:

@@ -59,7 +59,7 @@ class Sum:
         return torch.cat([scorer.start(device) for scorer, _ in self.parts])
 
     def advance(self, state: Tensor, tokens: Tensor) -> Tensor:
-        split = zip(self.parts, state.split(self.widths, -1), strict=True)
+        split = zip(self.parts, torch.split(state, self.widths, -1), strict=True)
         return torch.cat([scorer.advance(own, tokens) for (scorer, _), own in split], -1)
 
     def states(self, tokens: Tensor) -> Tensor:
@@ -67,6 +67,6 @@ class Sum:
 
     def __call__(self, state: Tensor, candidates: Tensor) -> Tensor:
         total = torch.zeros(candidates.shape, device=candidates.device)
-        for (scorer, weight), own in zip(self.parts, state.split(self.widths, -1), strict=True):
+        for (scorer, weight), own in zip(self.parts, torch.split(state, self.widths, -1), strict=True):
             total = total + weight * scorer(own, candidates)
         return total
