@@ -14,7 +14,7 @@ from narspeech.calibration import Calibration
 from narspeech.data.audio import Audio
 from narspeech.data.sound_file import Samples
 from narspeech.data.sound_stream import Resampler
-from narspeech.data.voice import FRAMES_PER_SECOND, VadName, detector
+from narspeech.data.voice import VadName, detector
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, ConfigError
 from narspeech.longform import Gate, Section, SectionConfig, Sections, shifted

@@ -140,7 +140,7 @@ def print_last_words(pieces: Sequence[Piece], words: Sequence[Word], alone: dict
         assert last.start is not None
         assert last.end is not None
         begin, end = piece.start + last.start - NEAR, piece.start + last.end + NEAR
-        there = [words[place] for place in np.flatnonzero((ends > begin) & (starts < end))]
+        there = [words[place] for place in np.flatnonzero((ends > begin) & (starts < end)).tolist()]
         same = any(word.text == last.text for word in there)
         name = "the same word" if same else "another word" if there else "no word"
         tally[name] += 1
