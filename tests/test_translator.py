@@ -131,10 +131,12 @@ def test_without_a_model_the_repositorys_is_taken_where_there_is_one(
     assert translate(TEXTS[0], device="cpu").text == alone(model, TEXTS[0]).text
 
 
-def test_the_bundled_model_lies_beside_the_package() -> None:
-    assert cli.__file__ is not None
-    root = Path(cli.__file__).parents[1]
-    assert Path(translator.__file__).parents[1] / "models" / "en-de" == root / "models" / "en-de"
+def test_the_repositorys_model_translates() -> None:
+    folder = Path(narspeech.__file__).parents[1] / "models" / "en-de"
+    found = Translator(folder, device="cpu")(["A dog runs across the beach.", ""])
+    assert found[0].text.startswith("Ein Hund ")
+    assert found[0].text.endswith(" Strand.")
+    assert found[1].text == ""
 
 
 def test_wrong_input_is_refused(model: Model) -> None:
