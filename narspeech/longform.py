@@ -28,13 +28,14 @@ GRID = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class SectionConfig:
-    """In seconds; the more context a section has, the better it is heard. pause: a silence so long ends a section, or,
-    before it is `least` long, one of `long_pause`; longest: then it is cut in the longest silence of its second half,
-    or else, with an overlap on either side, where it is quietest; margin: silence that is kept around the voice."""
+    """In seconds; a few words alone are heard worse, and so are several speakers in one section. pause: a silence so
+    long ends a section, or, before it is `least` long, one of `long_pause`; longest: then it is cut in the longest
+    silence of its second half, or else, with an overlap on either side, where it is quietest; margin: silence that is
+    kept around the voice."""
 
-    pause: float = 1.0
-    long_pause: float = 1.5
-    least: float = 10.0
+    pause: float = 0.5
+    long_pause: float = 0.8
+    least: float = 5.0
     longest: float = 28.0
     overlap: float = 1.0
     margin: float = 0.3

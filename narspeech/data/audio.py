@@ -6,7 +6,6 @@ takes seconds.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import soxr  # type: ignore[import-untyped]
 import torch
 
-from narspeech.data.sound_file import MAX_CHANNELS, Part, Samples, Sound, check_channel, check_rate, mix
+from narspeech.data.sound_file import MAX_CHANNELS, Bytes, Part, Samples, Sound, check_channel, check_rate, mix
 from narspeech.data.sound_reader import decode
 from narspeech.errors import AudioError
 
@@ -75,7 +74,7 @@ def load_audio(
     elif isinstance(source, str | os.PathLike):
         sound = _from_path(Path(source), part)
     else:
-        sound = decode(io.BytesIO(_read_bytes(source, part.name)), part)
+        sound = decode(Bytes(_read_bytes(source, part.name)), part)
     if len(sound.samples) > max_seconds * sound.rate:
         raise AudioError(f"expected at most {max_seconds:g} s of sound, received more in {part.name}; read it in parts")
     if not len(sound.samples):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,6 +83,16 @@ def mix(frames: Samples, channel: int | None) -> tuple[Samples, int]:
     if damaged:
         chosen = np.where(bad, np.float32(0), chosen)
     return (chosen.mean(1) if chosen.shape[1] > 1 else chosen[:, 0].copy()), damaged
+
+
+class Bytes(io.BytesIO):
+    """A file in memory. Like one on disk it stays where it is when a damaged header leads before its beginning: an
+    error could not get through libsndfile, and would only be printed."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        with suppress(ValueError):
+            return super().seek(offset, whence)
+        return self.tell()
 
 
 class Reader(soundfile.SoundFile):  # type: ignore[misc]

@@ -67,12 +67,13 @@ def _can_be_written(kind: str, subtype: str) -> bool:
 
 
 def every_format() -> list[tuple[str, str]]:
-    """All that soundfile writes (headers and all), and media containers where there is PyAV."""
+    """All that soundfile writes (headers and all), and media containers where there is PyAV. Not SD2, whose header
+    libsndfile writes into a file of its own in the working directory."""
     found = [
         (kind, subtype)
         for kind in soundfile.available_formats()
         for subtype in soundfile.available_subtypes(kind)
-        if kind != "RAW" and soundfile.check_format(kind, subtype) and _can_be_written(kind, subtype)
+        if kind not in ("RAW", "SD2") and soundfile.check_format(kind, subtype) and _can_be_written(kind, subtype)
     ]
     media = [(MEDIA, suffix) for suffix in CONTAINERS] if importlib.util.find_spec("av") else []
     # Two fifths of each, and one of media, whose child processes take their time to start.

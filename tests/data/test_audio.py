@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from narspeech.data.audio import load_audio
+from narspeech.data.sound_file import Bytes
 from narspeech.errors import AudioError
 
 RATE = 16000
@@ -347,3 +348,11 @@ def test_a_midi_sample_dump_is_refused_for_libsndfile_prints_about_its_damage() 
     soundfile.write(target, np.zeros(1000), 8000, format="SDS", subtype="PCM_16")
     with pytest.raises(AudioError, match="received a MIDI sample dump"):
         load_audio(target.getvalue())
+
+
+def test_bytes_stay_where_they_are_when_a_header_leads_before_them() -> None:
+    file = Bytes(b"abcdef")
+    assert file.seek(4) == 4
+    assert file.seek(-1) == 4
+    assert file.seek(-2, os.SEEK_CUR) == 2
+    assert file.read() == b"cdef"
