@@ -31,9 +31,9 @@ FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 @dataclass(frozen=True, kw_only=True)
 class TranscribeOptions:
     """Write down what is said in sound files (wav, flac, ogg, opus, mp3, and with the extra `media` m4a, mp4, webm and
-    more): to stdout, in the files' order, or with --out
-    into a folder, where a file for each format is written that mirrors the path of the sound. Files that are there
-    already are kept and their recordings skipped, so the same command goes on where it was stopped.
+    more): to stdout, in the files' order, or with --out into a folder, where a file for each format is written that
+    mirrors the path of the sound. Files that are there already are kept and their recordings skipped, so the same
+    command goes on where it was stopped.
 
     Exit codes: 0 all done or skipped; 1 some failed, and the others are written; 2 bad usage; 3 the model cannot be
     loaded; 130 interrupted; 141 the reader of stdout went away."""

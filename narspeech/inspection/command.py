@@ -25,7 +25,7 @@ class InspectOptions:
     be loaded."""
 
     file: tyro.conf.Positional[str]
-    """A sound file (wav, flac, ogg, opus, mp3); - for stdin."""
+    """A sound file of any kind that `narspeech transcribe` reads; - for stdin."""
     start: float = 0.0
     """Show the recording from this second on."""
     end: float | None = None
