@@ -19,9 +19,10 @@ from narspeech.data.inputs import Recording, find_recordings, named_file, read_n
 from narspeech.data.voice import VadName
 from narspeech.errors import AudioError, CheckpointError, ConfigError, NarspeechError, complain
 from narspeech.files import write_atomic
+from narspeech.hearing_options import HearingOptions
 from narspeech.outcomes import group_size, in_order, outcomes, tracked
 from narspeech.result import Failure, Transcript
-from narspeech.transcriber import DecoderName, Transcriber, load_sound
+from narspeech.transcriber import Transcriber, load_sound
 from narspeech.writers import STREAMS, WRITERS, WriteOptions, to_json
 
 # After these no other file can be written either.
@@ -29,7 +30,7 @@ FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranscribeOptions:
+class TranscribeOptions(HearingOptions):
     """Write down what is said in sound files (wav, flac, ogg, opus, mp3, and with the extra `media` m4a, mp4, webm and
     more): to stdout, in the files' order, or with --out into a folder, where a file for each format is written that
     mirrors the path of the sound. Files that are there already are kept and their recordings skipped, so the same
@@ -46,22 +47,6 @@ class TranscribeOptions:
     """A file with a name of a sound file on every line, - for stdin."""
     null: bool = False
     """In --files-from, names end with NUL, as find -print0 writes them, and not with a line."""
-    model: Path | None = None
-    """A checkpoint folder, such as OUT/final; by default the small English model in the package."""
-    decoder: DecoderName | None = None
-    """ctc: the CTC head alone, fastest; by default the model's own decoder."""
-    steps: int | None = None
-    """Refinement steps at most; by default what suits the model."""
-    threshold: float | None = None
-    """Refine tokens of less confidence (0 to 1); by default what suits the model."""
-    lm: str | None = None
-    """A language model of `narspeech lm` over the model's tokens; "bundled": the one in the model's folder."""
-    lm_weight: float | None = None
-    """What the language model counts beside the model's own 1; by default what suits the model."""
-    beam: int | None = None
-    """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1."""
-    hotword: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """A word or phrase to favour, spelt as the model writes; may be given often."""
     vad: VadName = "energy"
     """What tells voice from silence in recordings of more than a minute: how loud they are, or Silero's network, which
     tells it from music too (pip install narspeech[vad])."""
@@ -82,8 +67,6 @@ class TranscribeOptions:
     """Lines of a subtitle at most."""
     batch_size: int = 8
     """Files decoded together."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, ...; by default CUDA where there is one."""
 
 
 class OutputError(NarspeechError):
@@ -137,7 +120,7 @@ def main(argv: list[str]) -> int:
     tally = Tally(skipped=len(recordings) - len(todo))
     try:
         # What is all done needs no model.
-        transcriber = Transcriber(options.model, device=options.device, lm=options.lm) if todo else None
+        transcriber = options.transcriber() if todo else None
     except (CheckpointError, ConfigError) as error:
         complain(str(error))
         return 3
@@ -194,10 +177,7 @@ def run(
     transcriber: Transcriber, recordings: Sequence[Recording], options: TranscribeOptions, emit: Emit, tally: Tally
 ) -> None:
     """Transcribe the recordings, emit what becomes of them in their order, and count it."""
-    decoding = transcriber.options(
-        steps=options.steps, threshold=options.threshold, beam=options.beam, lm_weight=options.lm_weight
-    )
-    hearing = transcriber.hearing(decoding, options.decoder, options.hotword, vad=options.vad)
+    hearing = options.hearing(transcriber, options.vad)
 
     def load(recording: Recording) -> Audio | Transcript:
         if recording.is_file:

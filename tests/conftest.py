@@ -6,10 +6,14 @@ import os
 import random
 import socket
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from narspeech.model import Model
 
 # Tiny tensors gain nothing from more threads, and tests that run beside other work lose much; read when torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -45,3 +49,24 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+# What follows loads torch only where it is asked for.
+
+
+@pytest.fixture(scope="module")
+def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the `model` that the test's own file has."""
+    from narspeech import checkpoint
+
+    folder = tmp_path_factory.mktemp("model")
+    checkpoint.save(folder, model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Sound files of noise."""
+    from tests import fakes
+
+    return fakes.write_noises(tmp_path_factory.mktemp("sound"))

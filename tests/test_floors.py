@@ -30,7 +30,7 @@ FLOORS = (
     ("search", "align", "picture", "png", "writers"),
     ("longform", "outcomes"),
     ("transcriber", "translator", "lm"),
-    ("distill", "export", "serve", "streaming"),
+    ("distill", "export", "serve", "streaming", "hearing_options"),
     ("tasks",),
     ("profile",),
     ("recipe",),

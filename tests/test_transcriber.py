@@ -38,18 +38,6 @@ def model() -> Model:
     return fakes.tiny_model(decoding=DecodeOptions(steps=2, threshold=0.9))
 
 
-@pytest.fixture(scope="module")
-def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    checkpoint.save(folder, model)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return fakes.write_noises(tmp_path_factory.mktemp("sound"))
-
-
 @pytest.fixture(autouse=True)
 def _forget() -> None:
     transcriber.shared_transcriber.cache_clear()

@@ -31,18 +31,6 @@ def model() -> Model:
     return fakes.tiny_model(decoding=DecodeOptions(steps=2, threshold=0.0))
 
 
-@pytest.fixture(scope="module")
-def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    checkpoint.save(folder, model)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return fakes.write_noises(tmp_path_factory.mktemp("sound"))
-
-
 def alone(model: Model, path: Path, **settings: Any) -> Transcript:
     return transcribe(path, model=model, **settings)
 

@@ -37,13 +37,6 @@ def lengths_model() -> Model:
     return fakes.tiny_model("cmlm", "text", decoding=DecodeOptions(steps=2))
 
 
-@pytest.fixture(scope="module")
-def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    checkpoint.save(folder, model)
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     translator.shared_translator.cache_clear()

@@ -6,18 +6,17 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
 from narspeech.errors import AudioError, CheckpointError, ConfigError, NarspeechError, complain
 from narspeech.files import write_atomic
+from narspeech.hearing_options import HearingOptions
 from narspeech.inspection.inspector import check_stretch, load_stretch, make, told_settings
-from narspeech.transcriber import DecoderName, Transcriber
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectOptions:
+class InspectOptions(HearingOptions):
     """Write an HTML page that shows what a model did with a recording: its features, the probabilities of CTC, words
     in time, and the refinement step by step. The page is one file, plays the sound, and needs no network.
 
@@ -38,24 +37,6 @@ class InspectOptions:
     """Replace what is there already."""
     sound: bool = True
     """Put the sound into the page, to be played there."""
-    model: Path | None = None
-    """A checkpoint folder, such as OUT/final; by default the small English model in the package."""
-    decoder: DecoderName | None = None
-    """ctc: the CTC head alone; by default the model's own decoder."""
-    steps: int | None = None
-    """Refinement steps at most; by default what suits the model."""
-    threshold: float | None = None
-    """Refine tokens of less confidence (0 to 1); by default what suits the model."""
-    lm: str | None = None
-    """A language model of `narspeech lm` over the model's tokens; "bundled": the one in the model's folder."""
-    lm_weight: float | None = None
-    """What the language model counts beside the model's own 1; by default what suits the model."""
-    beam: int | None = None
-    """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1."""
-    hotword: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """A word or phrase to favour, spelt as the model writes; may be given often."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, ...; by default CUDA where there is one."""
 
 
 def main(argv: list[str]) -> int:
@@ -69,14 +50,11 @@ def main(argv: list[str]) -> int:
     for path in (out, options.picture):
         check_target(path, options)
     try:
-        transcriber = Transcriber(options.model, device=options.device, lm=options.lm)
+        transcriber = options.transcriber()
     except (CheckpointError, ConfigError) as error:
         complain(str(error))
         return 3
-    decoding = transcriber.options(
-        steps=options.steps, threshold=options.threshold, beam=options.beam, lm_weight=options.lm_weight
-    )
-    hearing = transcriber.hearing(decoding, options.decoder, options.hotword)
+    hearing = options.hearing(transcriber)
     settings = told_settings(transcriber, hearing, options.lm, options.hotword)
     source = sys.stdin.buffer if options.file == "-" else options.file
     try:

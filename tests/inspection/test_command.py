@@ -15,7 +15,7 @@ import soundfile
 import torch
 
 import narspeech
-from narspeech import checkpoint, cli
+from narspeech import cli
 from narspeech.data.audio import load_audio
 from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import AudioError, NarspeechError
@@ -30,13 +30,6 @@ from tests.inspection.test_page import Page
 @pytest.fixture(scope="module")
 def model() -> Model:
     return fakes.tiny_model(decoding=DecodeOptions(steps=2, threshold=0.9))
-
-
-@pytest.fixture(scope="module")
-def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    checkpoint.save(folder, model)
-    return folder
 
 
 @pytest.fixture(scope="module")
