@@ -53,7 +53,7 @@ def decode(
         steps[active] += 1
         if options.trace:
             history.append(draft)
-        if index + 1 == options.steps:  # nobody goes on, and nobody need ask who would
+        if index + 1 == options.steps:  # nobody goes on
             break
         done = decoder.settled(working)
         if decoder.repeats:

@@ -52,7 +52,7 @@ class Hearing(NamedTuple):
     vad: VadName = "energy"
 
 
-class Heard(NamedTuple):
+class Decoded(NamedTuple):
     """What was decoded together: what the encoder gave, and of every recording its hypothesis and its words."""
 
     encoded: Encoded
@@ -218,7 +218,7 @@ class Transcriber:
         speed = seconds / max(time.perf_counter() - began, 1e-9)
         return {"speed": speed, "model": self.name, "language": self.model.config.language}
 
-    def hear(self, sounds: Sequence[Samples], hearing: Hearing) -> Heard:
+    def hear(self, sounds: Sequence[Samples], hearing: Hearing) -> Decoded:
         """Sounds (N,) at the model's rate, decoded together; encoded once for both the text and its times."""
         source = Padded.pack([torch.from_numpy(samples) for samples in sounds]).to(self.device)
         head: Literal["ctc"] | None = "ctc" if hearing.decoder == "ctc" else None
@@ -226,9 +226,9 @@ class Transcriber:
             encoded = self.model.encode(source)
         found = decode_with(self.teacher, self.model, source, hearing.options, head, hearing.scorer, encoded)
         if not hearing.word_times:
-            return Heard(encoded, found, [Aligned(untimed(self.model.tokenizer, hypothesis)) for hypothesis in found])
+            return Decoded(encoded, found, [Aligned(untimed(self.model.tokenizer, hypothesis)) for hypothesis in found])
         durations = [len(samples) / self.rate for samples in sounds]
-        return Heard(encoded, found, align(self.model, found, encoded.ctc, durations))
+        return Decoded(encoded, found, align(self.model, found, encoded.ctc, durations))
 
 
 def to_transcript(hypothesis: Hypothesis, audio: Audio, aligned: Aligned, **known: Any) -> Transcript:
