@@ -11,9 +11,9 @@ from torch import Tensor
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, Round, TrainStep
 from narspeech.decoders.base import DecodeOptions, Memory
-from narspeech.decoders.path import PathDecoder, best_path, masked_path
+from narspeech.decoders.path import PathConfig, PathDecoder, best_path, masked_path
 from narspeech.errors import ConfigError
-from narspeech.nn.layers import StackConfig
+from narspeech.ops.copying import at_places
 from narspeech.ops.ctc import at_labels, ctc_loss, path_loss, spelling
 from narspeech.ops.imputer import imputer_loss
 from narspeech.ops.masking import fill, mask_uniform, quota
@@ -23,7 +23,7 @@ from narspeech.tokenizer import MASK
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignRefineConfig(StackConfig):
+class AlignRefineConfig(PathConfig):
     """mode: how a path is rewritten, and what that is learnt from.
 
     "align_refine" (Chi et al. 2021): every frame at each step, from CTC's best path on; trained with the CTC loss of
@@ -104,20 +104,28 @@ class AlignRefine(PathDecoder):
     def refine(
         self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions, scorer: Scorer | None = None
     ) -> Draft:
-        proposal = best_path(self.log_probs(draft.tokens, memory))
-        tokens, scores = proposal.tokens.data, proposal.scores
         if self.config.mode == "imputer":
-            tokens, scores = self._fill(draft, tokens, scores, turn)
-        return draft._replace(tokens=draft.tokens._replace(data=tokens), scores=scores)
+            return self._impute(draft, memory, turn)
+        proposal = best_path(self.log_probs(draft.tokens, memory))
+        return draft._replace(tokens=proposal.tokens, scores=proposal.scores)
 
-    def _fill(self, draft: Draft, proposal: Tensor, confidence: Tensor, turn: Round) -> tuple[Tensor, Tensor]:
-        """New tokens and scores (R, T): each block decides its most confident MASKs, in the last turn all of them."""
-        block, (batch, frames) = self.config.block, proposal.shape
-        parts = (draft.tokens.data, draft.scores, proposal, confidence)
-        tokens, scores, proposal, confidence = (F.pad(x, (0, -frames % block)).view(-1, block) for x in parts)
+    def _impute(self, draft: Draft, memory: Memory, turn: Round) -> Draft:
+        """Each block decides its most confident MASKs, in the last turn all of them."""
+        block, path = self.config.block, draft.tokens
+        rows, frames = path.data.shape
+        tokens, scores = (F.pad(x, (0, -frames % block)) for x in (path.data, draft.scores))
+        # The head reads the masked places alone, of which so many of each block are left.
+        masked = (tokens == MASK).to(torch.uint8).view(rows, -1, block)
+        left = block - turn.index * max(1, block // turn.steps)
+        places = masked.argsort(dim=-1, descending=True, stable=True)[..., :left]
+        places = (places + block * torch.arange(masked.shape[1], device=places.device)[:, None]).flatten(1)
+        logits = self.tokens(at_places(self.states(path, memory), places))
+        confidence, proposal = F.log_softmax(logits.float(), -1).max(-1)
+        proposal, confidence = tokens.scatter(1, places, proposal), scores.scatter(1, places, confidence)
+        tokens, scores, proposal, confidence = (x.view(-1, block) for x in (tokens, scores, proposal, confidence))
         count = quota(torch.full_like(tokens[:, 0], block), turn.index, turn.steps)
-        tokens, scores = fill(tokens, scores, proposal, confidence, count)
-        return tokens.view(batch, -1)[:, :frames], scores.view(batch, -1)[:, :frames]
+        tokens, scores = (x.view(rows, -1)[:, :frames] for x in fill(tokens, scores, proposal, confidence, count))
+        return draft._replace(tokens=path._replace(data=tokens), scores=scores)
 
     def settled(self, draft: Draft) -> Tensor:
         return super().settled(draft) if self.config.mode == "imputer" else draft.tokens.lengths == 0

@@ -9,8 +9,7 @@ import torch
 
 from narspeech.batch import Batch, Draft, Encoded, Loss, Padded, TrainStep
 from narspeech.decoders.base import DecodeOptions, Memory, check_shares
-from narspeech.decoders.path import PathDecoder, best_path, masked_path
-from narspeech.nn.layers import StackConfig
+from narspeech.decoders.path import PathConfig, PathDecoder, best_path, masked_path
 from narspeech.ops.ctc import spelled_loss, spelling
 from narspeech.ops.glancing import annealed, rehearsal, reveal
 from narspeech.ops.scorer import Scorer
@@ -18,7 +17,7 @@ from narspeech.ops.viterbi import forced_path
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlatCTCConfig(StackConfig):
+class GlatCTCConfig(PathConfig):
     """glance: the share of the wrongly labelled frames that training reveals, at its start and at its end."""
 
     kind: ClassVar[str] = "glat_ctc"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,18 +16,26 @@ from narspeech.ops.ctc import collapse
 from narspeech.tokenizer import BOS, EOS, MASK, PAD
 
 
+@dataclass(frozen=True, kw_only=True)
+class PathConfig(StackConfig):
+    """cross: whether the layers attend to the memory, as published. Each place of a path hears its own state already,
+    and self-attention brings it the others': without, a pass is faster."""
+
+    cross: bool = True
+
+
 class PathDecoder(StackDecoder):
     """Every label of the path is embedded and its frame's state added (as in the Imputer: Chan et al. 2020, section 3),
     which stands alone where the label is masked; a bidirectional Transformer sees them all, and the whole utterance by
-    cross-attention.
+    cross-attention, if there is any.
 
     A draft's tokens are the labels of all T states, BLANK among them, until `finish` collapses them.
     """
 
     writes_path = True
 
-    def __init__(self, config: StackConfig, memory_width: int, size: int) -> None:
-        super().__init__(config, memory_width, size, (PAD, MASK, BOS, EOS))
+    def __init__(self, config: PathConfig, memory_width: int, size: int) -> None:
+        super().__init__(config, memory_width if config.cross else None, size, (PAD, MASK, BOS, EOS))
         self.hear = nn.Linear(memory_width, config.width)
 
     def prepare(self, encoded: Encoded) -> Memory:

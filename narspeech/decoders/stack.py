@@ -17,12 +17,12 @@ from narspeech.tokenizer import BLANK, BOS, EOS, MASK, PAD
 
 
 class StackDecoder(Decoder):
-    """forbidden: the tokens that never come out."""
+    """forbidden: the tokens that never come out; memory_width: None for layers that do not attend to the memory."""
 
     def __init__(
         self,
         config: StackConfig,
-        memory_width: int,
+        memory_width: int | None,
         size: int,
         forbidden: Iterable[int] = (BLANK, PAD, MASK, BOS, EOS),
     ) -> None:

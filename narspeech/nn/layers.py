@@ -48,13 +48,16 @@ class StochasticDepth(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention, feed-forward: tokens (R, U, D) over keys and values computed once."""
+    """Self-attention, cross-attention, feed-forward: tokens (R, U, D) over keys and values computed once. Without a
+    memory_width there is no cross-attention."""
 
-    def __init__(self, width: int, heads: int, hidden: int, memory_width: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, memory_width: int | None, dropout: float) -> None:
         super().__init__()
-        self.self_norm, self.cross_norm, self.feed_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.self_norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.self_attention = SelfAttention(width, heads)
-        self.cross_attention = CrossAttention(width, heads, memory_width)
+        if memory_width is not None:
+            self.cross_norm = nn.LayerNorm(width)
+            self.cross_attention = CrossAttention(width, heads, memory_width)
         self.feed_forward = FeedForward(width, hidden, dropout)
         self.dropout = Dropout(dropout)
 
@@ -63,13 +66,14 @@ class DecoderLayer(nn.Module):
         x: Tensor,
         positions: Tensor,
         mask: Tensor,
-        keys: Tensor,
-        values: Tensor,
+        keys: Tensor | None,
+        values: Tensor | None,
         memory_mask: Tensor,
         cache: Cache | None = None,
     ) -> Tensor:
         x = x + self.dropout(self.self_attention(self.self_norm(x), positions, mask, cache))
-        x = x + self.dropout(self.cross_attention(self.cross_norm(x), keys, values, memory_mask))
+        if keys is not None and values is not None:
+            x = x + self.dropout(self.cross_attention(self.cross_norm(x), keys, values, memory_mask))
         out: Tensor = x + self.dropout(self.feed_forward(self.feed_norm(x)))
         return out
 
@@ -94,17 +98,21 @@ class StackConfig:
 
 
 class DecoderStack(nn.Module):
-    """Decoder layers and a last norm; what it attends to is projected once, by `project`."""
+    """Decoder layers and a last norm; what it attends to, if anything, is projected once, by `project`."""
 
-    def __init__(self, config: StackConfig, memory_width: int) -> None:
+    def __init__(self, config: StackConfig, memory_width: int | None) -> None:
         super().__init__()
+        self.cross = memory_width is not None
         self.head_width = config.width // config.heads
         layer = (config.width, config.heads, config.feed_forward, memory_width, config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(*layer) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
 
     def project(self, states: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """states (B, T, M) -> every layer's keys and values, each (B, H, T, D / H); the states' places are added."""
+        """states (B, T, M) -> every layer's keys and values, each (B, H, T, D / H); the states' places are added.
+        Without cross-attention there are none."""
+        if not self.cross:
+            return (), ()
         states, layers = placed(states), cast("Iterable[DecoderLayer]", self.layers)
         keys, values = zip(*(layer.cross_attention.project(states) for layer in layers), strict=True)
         return keys, values
@@ -126,8 +134,8 @@ class DecoderStack(nn.Module):
         """
         if positions is None:
             positions = rotary(x.shape[1], self.head_width, x.device)
-        kept: Sequence[Cache | None] = caches or [None] * len(self.layers)
-        for layer, k, v, cache in zip(self.layers, keys, values, kept, strict=True):
+        nothing = [None] * len(self.layers)
+        for layer, k, v, cache in zip(self.layers, keys or nothing, values or nothing, caches or nothing, strict=True):
             x = layer(x, positions, mask, k, v, memory_mask, cache)
         out: Tensor = self.norm(x)
         return out
