@@ -186,7 +186,7 @@ class Gate:
     reach SPEECH of the typical, or where its own words do so clearly (SPREAD / sqrt(words) above).
     """
 
-    SPEECH, SPREAD, MEMORY_WORDS, PRIOR_WORDS = 0.67, 0.25, 30.0, 5.0
+    SPEECH, SPREAD, MEMORY_WORDS, PRIOR_WORDS = 0.6, 0.25, 30.0, 5.0
 
     def __init__(self, typical: float) -> None:
         self.least = self.SPEECH * typical

@@ -49,8 +49,10 @@ def decode(
             working, memory, active = working.rows(kept), memory.rows(kept), active[kept]
         before = working
         working = decoder.refine(before, memory, Round(index, options.steps), options, scorer)
-        draft = merge(draft, working, active)
-        steps[active] += 1
+        if len(active) == len(draft.owner):
+            draft, steps = working, steps + 1
+        else:
+            draft, steps = merge(draft, working, active), steps.index_add(0, active, torch.ones_like(active))
         if options.trace:
             history.append(draft)
         if index + 1 == options.steps:  # nobody goes on
@@ -60,8 +62,10 @@ def decode(
             done = done | (unchanged(before, working) & ~(working.tokens.data == MASK).any(-1))
         going = ~done
     draft = decoder.finish(draft, whole, options)
-    order = ranked(draft.owner, decoder.rank(draft, whole, options))
-    return hypotheses(draft.rows(order), steps[order], [moment.rows(order) for moment in history if options.trace])
+    if len(draft.owner) > len(encoded.states.lengths):  # else there is nothing to choose from
+        order = ranked(draft.owner, decoder.rank(draft, whole, options))
+        draft, steps, history = draft.rows(order), steps[order], [moment.rows(order) for moment in history]
+    return hypotheses(draft, steps, history if options.trace else [])
 
 
 def unchanged(before: Draft, after: Draft) -> Tensor:

@@ -16,7 +16,7 @@ from narspeech.errors import ConfigError
 from narspeech.ops.copying import at_places
 from narspeech.ops.ctc import at_labels, ctc_loss, path_loss, spelling
 from narspeech.ops.imputer import imputer_loss
-from narspeech.ops.masking import fill, mask_uniform, quota
+from narspeech.ops.masking import fill, mask_uniform
 from narspeech.ops.scorer import Scorer
 from narspeech.ops.viterbi import forced_path
 from narspeech.tokenizer import MASK
@@ -32,7 +32,8 @@ class AlignRefineConfig(PathConfig):
     alignment of the target, of which some frames are replaced by what CTC hears there.
     "imputer" (Chan et al. 2020): every frame begins masked and each block of `block` frames fills in its most confident
     one at each step, so that `block` steps do, whatever the length; trained on a forced alignment that is hidden in
-    part, with the CTC loss over the paths that agree with the rest. With fewer steps, each fills in more.
+    part, with the CTC loss over the paths that agree with the rest. With fewer steps, each fills in more. Here CTC's
+    path fills in the first ones, which takes no step.
     """
 
     kind: ClassVar[str] = "align_refine"
@@ -52,7 +53,7 @@ class AlignRefine(PathDecoder):
 
     def __init__(self, config: AlignRefineConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)
-        self.config = config
+        self.config, self.repeats = config, config.mode != "imputer"
 
     def loss(self, encoded: Encoded, batch: Batch, step: TrainStep) -> Loss:
         memory = self.prepare(encoded)
@@ -65,7 +66,7 @@ class AlignRefine(PathDecoder):
         assert memory.ctc is not None
         losses, log_probs = [], memory.ctc
         for _ in range(self.config.passes):
-            log_probs = self.log_probs(best_path(log_probs).tokens, memory)
+            log_probs = self.log_probs(self.states(best_path(log_probs).tokens, memory), memory)
             losses.append(ctc_loss(log_probs, target)[0].sum())
         return torch.stack(losses).mean(), {"first_pass": losses[0].detach(), "last_pass": losses[-1].detach()}
 
@@ -96,36 +97,54 @@ class AlignRefine(PathDecoder):
 
     def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
         assert memory.ctc is not None
-        draft = best_path(memory.ctc)
+        best = best_path(memory.ctc)
         if self.config.mode != "imputer" or options.steps == 0:
-            return draft
-        return draft._replace(tokens=masked_path(memory.ctc), undecided=memory.ctc.lengths)
+            return best
+        masked = Draft(masked_path(memory.ctc), torch.zeros_like(best.scores), best.owner, memory.ctc.lengths)
+        parts = self._whole_blocks(masked.tokens.data, masked.scores, best.tokens.data, best.scores)
+        return self._decide(masked, *parts, Round(0, options.steps + 1))
 
     def refine(
         self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions, scorer: Scorer | None = None
     ) -> Draft:
         if self.config.mode == "imputer":
-            return self._impute(draft, memory, turn)
-        proposal = best_path(self.log_probs(draft.tokens, memory))
+            return self._impute(draft, memory, Round(turn.index + 1, turn.steps + 1))
+        proposal = best_path(self.log_probs(self.states(draft.tokens, memory), memory))
         return draft._replace(tokens=proposal.tokens, scores=proposal.scores)
 
     def _impute(self, draft: Draft, memory: Memory, turn: Round) -> Draft:
-        """Each block decides its most confident MASKs, in the last turn all of them."""
-        block, path = self.config.block, draft.tokens
-        rows, frames = path.data.shape
-        tokens, scores = (F.pad(x, (0, -frames % block)) for x in (path.data, draft.scores))
-        # The head reads the masked places alone, of which so many of each block are left.
-        masked = (tokens == MASK).to(torch.uint8).view(rows, -1, block)
-        left = block - turn.index * max(1, block // turn.steps)
-        places = masked.argsort(dim=-1, descending=True, stable=True)[..., :left]
-        places = (places + block * torch.arange(masked.shape[1], device=places.device)[:, None]).flatten(1)
-        logits = self.tokens(at_places(self.states(path, memory), places))
+        tokens, scores = self._whole_blocks(draft.tokens.data, draft.scores)
+        # The head reads the masked places alone, of which each block has so many.
+        masked = (tokens == MASK).to(torch.uint8).view(len(tokens), -1, self.config.block)
+        places = masked.argsort(dim=-1, descending=True, stable=True)[..., : self._left(turn)]
+        begins = self.config.block * torch.arange(masked.shape[1], device=places.device)
+        places = (places + begins[:, None]).flatten(1)
+        logits = self.tokens(at_places(self.states(draft.tokens, memory), places))
         confidence, proposal = F.log_softmax(logits.float(), -1).max(-1)
         proposal, confidence = tokens.scatter(1, places, proposal), scores.scatter(1, places, confidence)
-        tokens, scores, proposal, confidence = (x.view(-1, block) for x in (tokens, scores, proposal, confidence))
-        count = quota(torch.full_like(tokens[:, 0], block), turn.index, turn.steps)
+        return self._decide(draft, tokens, scores, proposal, confidence, turn)
+
+    def _decide(
+        self, draft: Draft, tokens: Tensor, scores: Tensor, proposal: Tensor, confidence: Tensor, turn: Round
+    ) -> Draft:
+        """Each block of the draft's tokens and scores decides those of its MASKs of whose proposals it is most
+        confident; all four in whole blocks."""
+        rows, frames = draft.tokens.data.shape
+        parts = (tokens, scores, proposal, confidence)
+        tokens, scores, proposal, confidence = (x.view(-1, self.config.block) for x in parts)
+        count = torch.full_like(tokens[:, 0], self._left(turn) - self._left(turn._replace(index=turn.index + 1)))
         tokens, scores = (x.view(rows, -1)[:, :frames] for x in fill(tokens, scores, proposal, confidence, count))
-        return draft._replace(tokens=path._replace(data=tokens), scores=scores)
+        return draft._replace(tokens=draft.tokens._replace(data=tokens), scores=scores)
+
+    def _left(self, turn: Round) -> int:
+        """MASKs of a block before a turn: of K turns floor(block (1 - t / K)) after t, as in Mask-Predict; a turn more
+        than the block has frames is not needed."""
+        turns = min(turn.steps, self.config.block)
+        return self.config.block * max(0, turns - turn.index) // turns
+
+    def _whole_blocks(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """(R, T) with zeros up to the end of the last block."""
+        return tuple(F.pad(x, (0, -x.shape[1] % self.config.block)) for x in parts)
 
     def settled(self, draft: Draft) -> Tensor:
         return super().settled(draft) if self.config.mode == "imputer" else draft.tokens.lengths == 0

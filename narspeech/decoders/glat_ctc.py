@@ -62,4 +62,4 @@ class GlatCTC(PathDecoder):
         return Loss(losses.sum(), batch.target.lengths.sum(), parts)
 
     def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
-        return best_path(self.log_probs(masked_path(memory.states), memory))
+        return best_path(self.log_probs(self.unread(memory), memory))

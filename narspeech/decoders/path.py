@@ -47,14 +47,19 @@ class PathDecoder(StackDecoder):
         labels = self.tokens.embed(tokens.data).masked_fill((tokens.data == MASK).unsqueeze(-1), 0)
         return self.read(labels, tokens.lengths, memory)
 
+    def unread(self, memory: Memory) -> Tensor:
+        """`states` of a path in which every label is masked, for less."""
+        assert memory.heard is not None
+        return self.read(memory.heard, memory.states.lengths, memory._replace(heard=None))
+
     def forward(self, path: Padded, memory: Memory) -> Tensor:
         """Logits (R, T, V) of every frame's label."""
         logits: Tensor = self.tokens(self.states(path, memory))
         return logits
 
-    def log_probs(self, path: Padded, memory: Memory) -> Padded:
-        """(R, T, V) in float32."""
-        return Padded(F.log_softmax(self(path, memory).float(), -1), path.lengths)
+    def log_probs(self, states: Tensor, memory: Memory) -> Padded:
+        """(R, T, V) in float32, of what the head reads (R, T, D)."""
+        return Padded(F.log_softmax(self.tokens(states).float(), -1), memory.states.lengths)
 
     def finish(self, draft: Draft, memory: Memory, options: DecodeOptions) -> Draft:
         """The tokens that the path spells; a token's score is the highest in its run of frames."""

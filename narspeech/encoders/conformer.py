@@ -16,7 +16,7 @@ from narspeech.errors import ConfigError
 from narspeech.nn.attention import SelfAttention, key_mask
 from narspeech.nn.convolution import ConvolutionModule
 from narspeech.nn.dropout import Dropout
-from narspeech.nn.layers import FeedForward, StochasticDepth
+from narspeech.nn.layers import BranchDropout, FeedForward
 from narspeech.nn.positions import relative, rotary
 
 
@@ -66,7 +66,7 @@ class ConformerLayer(nn.Module):
         )
         self.convolution = ConvolutionModule(width, config.kernel, config.norm)
         self.feed_out = FeedForward(width, config.feed_forward, config.dropout)
-        self.drop = nn.Sequential(Dropout(config.dropout), StochasticDepth(drop))
+        self.drop = BranchDropout(config.dropout, drop)
 
     def forward(self, x: Tensor, positions: Tensor, attend: Tensor, mask: Tensor) -> Tensor:
         n = self.norms

@@ -14,7 +14,7 @@ from narspeech.encoders.base import Encoder
 from narspeech.errors import ConfigError
 from narspeech.nn.attention import SelfAttention, key_mask
 from narspeech.nn.dropout import Dropout
-from narspeech.nn.layers import FeedForward, StochasticDepth
+from narspeech.nn.layers import BranchDropout, FeedForward
 from narspeech.nn.positions import rotary
 
 
@@ -58,7 +58,7 @@ class TransformerLayer(nn.Module):
         self.self_norm, self.feed_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.self_attention = SelfAttention(config.width, config.heads, dropout=config.attention_dropout)
         self.feed_forward = FeedForward(config.width, config.feed_forward, config.dropout)
-        self.drop = nn.Sequential(Dropout(config.dropout), StochasticDepth(drop))
+        self.drop = BranchDropout(config.dropout, drop)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         x = x + self.drop(self.self_attention(self.self_norm(x), positions, mask))

@@ -47,6 +47,20 @@ class StochasticDepth(nn.Module):
         return x * (torch.rand(len(x), 1, 1, device=x.device) < keep).to(x.dtype) / keep
 
 
+class BranchDropout(nn.Sequential):
+    """Dropout and stochastic depth of a residual branch. In evaluation neither is called: in the small layers of one
+    sentence that would take its time."""
+
+    def __init__(self, dropout: float, rate: float) -> None:
+        super().__init__(Dropout(dropout), StochasticDepth(rate))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        out: Tensor = super().forward(x)
+        return out
+
+
 class DecoderLayer(nn.Module):
     """Self-attention, cross-attention, feed-forward: tokens (R, U, D) over keys and values computed once. Without a
     memory_width there is no cross-attention."""

@@ -14,7 +14,7 @@ def rotary(length: int, head_width: int, device: torch.device) -> Tensor:
 
     The sines of the first half are negative: there they are a coordinate's share of the one that it turns with.
     """
-    return _rotary(1 << max(length - 1, 63).bit_length(), head_width, device)[:, :length]
+    return _rotary(room(length), head_width, device)[:, :length]
 
 
 @lru_cache(maxsize=16)
@@ -45,9 +45,22 @@ def sinusoids(places: Tensor, width: int) -> Tensor:
 
 def placed(x: Tensor, places: Tensor | None = None) -> Tensor:
     """x (..., L, D) with the sinusoids of its places (..., L) added, which are 0, 1, ... L - 1 where none are given."""
-    if places is None:
-        places = torch.arange(x.shape[-2], device=x.device)
-    return x + sinusoids(places, x.shape[-1]).to(x.dtype)
+    if places is not None:
+        return x + sinusoids(places, x.shape[-1]).to(x.dtype)
+    length = x.shape[-2]
+    return x + _sinusoids(room(length), x.shape[-1], x.device)[:length].to(x.dtype)
+
+
+@lru_cache(maxsize=16)
+def _sinusoids(length: int, width: int, device: torch.device) -> Tensor:
+    """(length, width), made once as `_rotary`."""
+    with torch.inference_mode(False):
+        return sinusoids(torch.arange(length, device=device), width)
+
+
+def room(length: int) -> int:
+    """A power of two that is not less, so that what is kept for it serves for many lengths."""
+    return 1 << max(length - 1, 63).bit_length()
 
 
 def relative(length: int, width: int, device: torch.device) -> Tensor:

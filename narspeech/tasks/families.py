@@ -135,9 +135,10 @@ FAMILIES = {
         replace(REFINED, steps=(1, 2)),
     ),
     "imputer": Family(
-        "A path that each block of eight states fills in one by one (Chan et al. 2020), or faster.",
+        "CTC's path, of which each block of eight states keeps its surest labels; the others are filled in again, one "
+        "or more a step (after Chan et al. 2020).",
         lambda size: size.on_ctc(AlignRefineConfig(depth=size.depth, mode="imputer", **size.layer)),
-        replace(REFINED, steps=(2, 4, 8)),
+        replace(REFINED, steps=(1, 4, 7)),
     ),
     "glat_ctc": Family(
         "One pass over a masked path, with glancing at the forced alignment (Gu & Kong 2021).",
