@@ -43,7 +43,7 @@ class LMOptions:
     lower: bool = True
     """Read the text in lower case."""
     builder: Literal["numpy", "kenlm"] = "numpy"
-    """kenlm: have KenLM's lmplz count, which must be on the PATH, sorts on disk and takes less memory."""
+    """kenlm: have KenLM's lmplz do it, which must be on the PATH; the model is the same."""
 
 
 def main(argv: list[str]) -> int:
