@@ -19,17 +19,20 @@ class HearingOptions:
     model: Path | None = None
     """A checkpoint folder, such as OUT/final; by default the small English model in the package."""
     decoder: DecoderName | None = None
-    """ctc: the CTC head alone, fastest; by default the model's own decoder."""
+    """ctc: the CTC head alone, fastest; flashlight: the same head by flashlight's beam search, on the CPU (pip install
+    narspeech[lm]); by default the model's own decoder."""
     steps: int | None = None
     """Refinement steps at most; by default what suits the model."""
     threshold: float | None = None
     """Refine tokens of less confidence (0 to 1); by default what suits the model."""
     lm: str | None = None
-    """A language model of `narspeech lm` over the model's tokens; "bundled": the one in the model's folder."""
+    """A language model of `narspeech lm` over the model's tokens, for flashlight also KenLM's binary of one; "bundled":
+    the one in the model's folder."""
     lm_weight: float | None = None
     """What the language model counts beside the model's own 1; by default what suits the model."""
     beam: int | None = None
-    """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1."""
+    """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1. With flashlight,
+    which counts a text with a blank behind it as another: by default 16."""
     hotword: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A word or phrase to favour, spelt as the model writes; may be given often."""
     device: str | None = None
@@ -37,7 +40,9 @@ class HearingOptions:
 
     def transcriber(self) -> Transcriber:
         """Raises CheckpointError or ConfigError where the model or its language model cannot be loaded."""
-        return Transcriber(self.model, device=self.device, lm=self.lm)
+        transcriber = Transcriber(self.model, device=self.device, lm=self.lm)
+        transcriber.hearing(None, self.decoder, self.hotword)  # reads the language model
+        return transcriber
 
     def hearing(self, transcriber: Transcriber, vad: VadName = "energy") -> Hearing:
         """Raises NarspeechError for settings that do not suit the model."""

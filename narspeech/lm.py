@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -15,8 +16,7 @@ from numpy.typing import NDArray
 from narspeech import tokenizer
 from narspeech.data.parallel import read_lines
 from narspeech.errors import NarspeechError
-from narspeech.search import ngram_file
-from narspeech.search.kneser_ney import train
+from narspeech.search import kneser_ney, lmplz, ngram_file
 from narspeech.search.ngram import NGram
 from narspeech.tokenizer import BOS, EOS, NUM_SPECIAL, SPECIAL_PIECES
 
@@ -42,6 +42,8 @@ class LMOptions:
     """Drop n-grams that occur no more often than this, a number for each order from 1 on, the last one for the rest."""
     lower: bool = True
     """Read the text in lower case."""
+    builder: Literal["numpy", "kenlm"] = "numpy"
+    """kenlm: have KenLM's lmplz do it, which must be on the PATH; the model is the same."""
 
 
 def main(argv: list[str]) -> int:
@@ -51,6 +53,8 @@ def main(argv: list[str]) -> int:
         raise NarspeechError(f"expected --out to end in {' or '.join(SUFFIXES)}, received {options.out}: name it so")
     if not options.files:
         raise NarspeechError("expected at least one text to learn from, received none: name files after `narspeech lm`")
+    if options.builder == "kenlm":
+        lmplz.find()  # that it is not there is told now, and not when the text has been read
     options.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     model = learn(options)
     ngram_file.write(options.out, model)
@@ -70,6 +74,7 @@ def learn(options: LMOptions) -> NGram:
     else:
         found = tokenizer.load(options.tokenizer)
         tokens, pieces = by_piece(texts, found), found.pieces
+    train = lmplz.train if options.builder == "kenlm" else kneser_ney.train
     return train(tokens.astype(np.int64), pieces, options.order, options.prune)
 
 

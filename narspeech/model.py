@@ -193,19 +193,20 @@ class Model(nn.Module):
         self,
         source: Padded,
         options: DecodeOptions | None = None,
-        decoder: Literal["ctc"] | None = None,
+        decoder: Literal["ctc"] | Decoder | None = None,
         scorer: Scorer | None = None,
         encoded: Encoded | None = None,
     ) -> list[Hypothesis]:
-        """One hypothesis a row of source (B, N) or (B, L); decoder "ctc" reads the CTC head alone; scorer: what is
-        added to the log-probabilities of tokens, such as a language model's, weights included; encoded: what `encode`
-        gave for the source, for a caller who reads more of it than the text."""
-        if decoder == "ctc" and self.ctc is None:
+        """One hypothesis a row of source (B, N) or (B, L); decoder: "ctc" reads the CTC head alone, and one that is
+        given takes the place of the model's; scorer: what is added to the log-probabilities of tokens, such as a
+        language model's, weights included; encoded: what `encode` gave for the source, for a caller who reads more of
+        it than the text."""
+        family = self.greedy if decoder == "ctc" else decoder or self.decoder
+        if family.reads_ctc and self.ctc is None:
             raise ConfigError("expected a model with a CTC head to decode by CTC, received one without: drop decoder")
         if encoded is None:
             with torch.inference_mode():
                 encoded = self.encode(source)
-        family = self.greedy if decoder == "ctc" else self.decoder
         return decode(family, encoded, options or self.config.decoding, scorer)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, TypeGuard, Unpack, overload
 
@@ -21,7 +21,7 @@ from narspeech.data.batching import by_length
 from narspeech.data.sound_file import Samples
 from narspeech.data.sound_stream import SoundStream, header_seconds
 from narspeech.data.voice import VadName, detector
-from narspeech.decoders.base import DecodeOptions
+from narspeech.decoders.base import DecodeOptions, Decoder
 from narspeech.errors import ConfigError, NarspeechError
 from narspeech.longform import segments
 from narspeech.memory import give_back_freed_memory
@@ -29,7 +29,9 @@ from narspeech.model import Model
 from narspeech.ops.scorer import Scorer
 from narspeech.outcomes import Outcome, Progress, group_size, in_order, outcomes, tracked
 from narspeech.result import Failure, Hypothesis, Segment, Transcript
-from narspeech.search.fusion import fuse, load_lm
+from narspeech.search.flashlight import Flashlight
+from narspeech.search.fusion import find_lm, fuse, load_lm
+from narspeech.search.ngram import NGramScorer
 from narspeech.search.rescore import decode_with, find_teacher
 
 # Seconds: what is longer is cut into sections. It is read in blocks of so many seconds.
@@ -38,15 +40,16 @@ LONG, BLOCK = 60.0, 10.0
 CPU_SECTIONS = 2
 BUNDLED = Path(__file__).parent / "models" / "english"
 
-DecoderName = Literal["ctc", "mask_ctc"]
+DecoderName = Literal["ctc", "flashlight", "mask_ctc"]
 OnError = Literal["raise", "record"]
 
 
 class Hearing(NamedTuple):
-    """How recordings are heard: see `Transcriber.hearing`."""
+    """How recordings are heard: see `Transcriber.hearing`. head: what `Model.decode` takes for the decoder's name."""
 
     options: DecodeOptions
     decoder: DecoderName | None
+    head: Literal["ctc"] | Decoder | None
     scorer: Scorer | None
     word_times: bool
     vad: VadName = "energy"
@@ -66,8 +69,8 @@ class Transcriber:
     model: a checkpoint folder, a Model (which is put into evaluation mode), or None for the small English model in the
     package; device: "cpu", "cuda", ..., or None for where a given Model is, else CUDA where there is one; teacher: an
     autoregressive model, or its folder, that chooses among the candidates (noisy parallel decoding); lm: a file of
-    `narspeech lm`, or "bundled" for the one in the model's folder. `name` is the folder as given, "english" for the
-    model in the package and "" for a Model.
+    `narspeech lm`, or "bundled" for the one in the model's folder, which is read when it is first needed. `name` is the
+    folder as given, "english" for the model in the package and "" for a Model.
     """
 
     def __init__(
@@ -86,7 +89,18 @@ class Transcriber:
             raise ConfigError("expected a model that hears sound, received one that reads text: translate with it")
         self.teacher = None if teacher is None else find_teacher(teacher, self.model)
         folder = BUNDLED if model is None else None if isinstance(model, Model) else Path(model)
-        self.lm = None if lm is None else load_lm(lm, folder, self.model)
+        self.lm_file = None if lm is None else find_lm(lm, folder)
+
+    @cached_property
+    def lm(self) -> NGramScorer | None:
+        """The language model. Raises CheckpointError where it cannot be read."""
+        return None if self.lm_file is None else load_lm(self.lm_file, self.model)
+
+    @cached_property
+    def flashlight(self) -> Flashlight:
+        """Flashlight's search with the language model. Raises NarspeechError without the extra `lm`, CheckpointError
+        where the language model cannot be read."""
+        return Flashlight(self.lm_file, self.model.tokenizer.pieces)
 
     def options(
         self,
@@ -110,17 +124,25 @@ class Transcriber:
         vad: VadName = "energy",
     ) -> Hearing:
         """The settings, together with the language model and the words or phrases to favour. Raises NarspeechError for
-        a decoder that the model has not, and for a voice detector that is not there."""
+        a decoder that the model has not, for hotwords that it cannot hear, and for what comes with an extra that is not
+        there, CheckpointError where the language model cannot be read."""
         own = self.model.config.decoder.kind
-        if decoder not in (None, "ctc", own):
-            known = " or ".join(dict.fromkeys(("ctc", own)))
+        if decoder not in (None, "ctc", "flashlight", own):
+            known = " or ".join(dict.fromkeys(("ctc", "flashlight", own)))
             raise NarspeechError(f"expected the decoder of this model ({known}), received {decoder!r}: name no other")
         options = options or self.model.config.decoding
         # The bonus makes up for a language model's liking of short texts, and does harm without one.
-        if self.lm is None:
+        if self.lm_file is None:
             options = options.but(token_bonus=0.0)
         detector(vad, self.rate)  # that it cannot be had is told now, and not at the first long recording
-        return Hearing(options, decoder, fuse(self.lm, hotwords, self.model, options), word_times, vad)
+        if decoder == "flashlight":
+            if hotwords:
+                raise NarspeechError(
+                    f"expected no hotwords with the decoder flashlight, received {hotwords[0]!r}: take the decoder ctc"
+                )
+            return Hearing(options, decoder, self.flashlight, None, word_times, vad)
+        scorer = fuse(self.lm, hotwords, self.model, options)
+        return Hearing(options, decoder, "ctc" if decoder == "ctc" else None, scorer, word_times, vad)
 
     def __call__(
         self,
@@ -221,10 +243,9 @@ class Transcriber:
     def hear(self, sounds: Sequence[Samples], hearing: Hearing) -> Decoded:
         """Sounds (N,) at the model's rate, decoded together; encoded once for both the text and its times."""
         source = Padded.pack([torch.from_numpy(samples) for samples in sounds]).to(self.device)
-        head: Literal["ctc"] | None = "ctc" if hearing.decoder == "ctc" else None
         with torch.inference_mode():
             encoded = self.model.encode(source)
-        found = decode_with(self.teacher, self.model, source, hearing.options, head, hearing.scorer, encoded)
+        found = decode_with(self.teacher, self.model, source, hearing.options, hearing.head, hearing.scorer, encoded)
         if not hearing.word_times:
             return Decoded(encoded, found, [Aligned(untimed(self.model.tokenizer, hypothesis)) for hypothesis in found])
         durations = [len(samples) / self.rate for samples in sounds]
@@ -327,12 +348,13 @@ def transcribe(
 
     recording: a path, bytes, a file object, or samples as a numpy array or tensor with their `rate` in Hz; channel:
     which one to hear, None for the mean of all; model: a checkpoint folder or Model, None for the bundled English one;
-    decoder: "ctc" reads the CTC head alone; steps, threshold: refinement budget and the confidence under which a token
-    is refined, by default the model's own; lm: a language model's file, or "bundled" for the one in the model's folder;
-    lm_weight: what it counts; beam: texts that a search through CTC keeps; hotwords: words or phrases to favour, spelt
-    as the model writes; trace: keep every refinement step; word_times: say when each word is spoken, and how likely it
-    is right; vad: what tells voice in recordings of more than a minute, their "energy" or "silero", a network of the
-    extra `vad`; batch_size: recordings decoded together.
+    decoder: "ctc" reads the CTC head alone, as does "flashlight", by a search that comes with the extra `lm`; steps,
+    threshold: refinement budget and the confidence under which a token is refined, by default the model's own; lm: a
+    language model's file, or "bundled" for the one in the model's folder; lm_weight: what it counts; beam: texts that a
+    search through CTC keeps; hotwords: words or phrases to favour, spelt as the model writes; trace: keep every
+    refinement step; word_times: say when each word is spoken, and how likely it is right; vad: what tells voice in
+    recordings of more than a minute, their "energy" or "silero", a network of the extra `vad`; batch_size: recordings
+    decoded together.
     on_error: "raise" AudioError for the first recording that cannot be transcribed, or "record" a Failure in its place
     and go on with the others. progress: True for a bar on stderr, or a function that is called with (done, total).
     """

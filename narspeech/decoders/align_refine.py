@@ -102,7 +102,7 @@ class AlignRefine(PathDecoder):
             return best
         masked = Draft(masked_path(memory.ctc), torch.zeros_like(best.scores), best.owner, memory.ctc.lengths)
         parts = self._whole_blocks(masked.tokens.data, masked.scores, best.tokens.data, best.scores)
-        return self._decide(masked, *parts, Round(0, options.steps + 1))
+        return self._decide(masked, parts, Round(0, options.steps + 1))
 
     def refine(
         self, draft: Draft, memory: Memory, turn: Round, options: DecodeOptions, scorer: Scorer | None = None
@@ -122,15 +122,12 @@ class AlignRefine(PathDecoder):
         logits = self.tokens(at_places(self.states(draft.tokens, memory), places))
         confidence, proposal = F.log_softmax(logits.float(), -1).max(-1)
         proposal, confidence = tokens.scatter(1, places, proposal), scores.scatter(1, places, confidence)
-        return self._decide(draft, tokens, scores, proposal, confidence, turn)
+        return self._decide(draft, (tokens, scores, proposal, confidence), turn)
 
-    def _decide(
-        self, draft: Draft, tokens: Tensor, scores: Tensor, proposal: Tensor, confidence: Tensor, turn: Round
-    ) -> Draft:
-        """Each block of the draft's tokens and scores decides those of its MASKs of whose proposals it is most
-        confident; all four in whole blocks."""
+    def _decide(self, draft: Draft, parts: tuple[Tensor, ...], turn: Round) -> Draft:
+        """Each block decides those of its MASKs of whose proposals it is most confident. parts: the draft's tokens and
+        scores, and proposals for all of them with their confidence, in whole blocks."""
         rows, frames = draft.tokens.data.shape
-        parts = (tokens, scores, proposal, confidence)
         tokens, scores, proposal, confidence = (x.view(-1, self.config.block) for x in parts)
         count = torch.full_like(tokens[:, 0], self._left(turn) - self._left(turn._replace(index=turn.index + 1)))
         tokens, scores = (x.view(rows, -1)[:, :frames] for x in fill(tokens, scores, proposal, confidence, count))

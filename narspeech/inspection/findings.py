@@ -77,7 +77,7 @@ def find(transcriber: Transcriber, audio: Audio, hearing: Hearing) -> Findings:
     assert isinstance(frontend, FbankConfig), "a Transcriber hears sound"
     heard = transcriber.hear([audio.samples], hearing._replace(options=hearing.options.but(trace=True)))
     (hypothesis,), (aligned,), encoded = heard.hypotheses, heard.aligned, heard.encoded
-    family = model.greedy if hearing.decoder == "ctc" else model.decoder
+    family = model.greedy if hearing.head == "ctc" else hearing.head or model.decoder
     history = Refinement(model, hypothesis, encoded.ctc, len(audio.samples) / audio.rate, by_frame=family.writes_path)
     posteriors = None if encoded.ctc is None else np.nan_to_num(_plain(encoded.ctc.unpack()[0].float().exp()))
     return Findings(

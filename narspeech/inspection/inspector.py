@@ -150,13 +150,13 @@ def told_settings(
     """How the recording is heard, as a table."""
     options, config = hearing.options, transcriber.model.config
     calibration, decoder = config.calibration, hearing.decoder or config.decoder.kind
-    searched = decoder == "ctc" and hearing.scorer is not None and options.beam == 1
+    searched = decoder == "flashlight" or (decoder == "ctc" and hearing.scorer is not None)
     return [
         ("model", transcriber.name or "given from Python"),
         ("decoder", decoder),
         ("steps", f"{options.steps} at most"),
         ("threshold", f"{options.threshold:g}"),
-        ("beam", str(BEAM if searched else options.beam)),
+        ("beam", str(BEAM if searched and options.beam == 1 else options.beam)),
         ("candidates", str(options.candidates)),
         ("language model", "none" if lm is None else f"{os.fspath(lm)}, weight {options.lm_weight:g}"),
         ("hotwords", ", ".join(hotwords) or "none"),

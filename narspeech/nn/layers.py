@@ -57,7 +57,8 @@ class BranchDropout(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        out: Tensor = super().forward(x)
+        dropout, depth = self
+        out: Tensor = depth(dropout(x))
         return out
 
 

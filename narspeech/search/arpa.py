@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from narspeech.tokenizer import BOS, EOS, NUM_SPECIAL, SPECIAL_PIECES, UNK
 
 ENDS = {BOS: "<s>", EOS: "</s>", UNK: "<unk>"}
 IMPOSSIBLE = -99.0
+SPACE = "▁"
 LOG_TEN = math.log(10)
 
 
@@ -23,18 +25,23 @@ def write_arpa(path: Path, model: NGram) -> None:
     write_chunks_atomic(path, (f"{line}\n".encode() for line in lines(model)))
 
 
+def names(pieces: Sequence[str]) -> list[str]:
+    """What files call the tokens: words, which a token that is a space cannot be; SentencePiece has a mark for it."""
+    return [ENDS.get(index, piece.replace(" ", SPACE)) for index, piece in enumerate(pieces)]
+
+
 def lines(model: NGram) -> Iterator[str]:
     """The lines of the file. Tokens that never stand in a text, and unigrams that never did, are left out."""
-    names = [ENDS.get(index, piece) for index, piece in enumerate(model.pieces)]
+    words = names(model.pieces)
     listed = unigrams(model)
     yield "\\data\\"
     for n, count in enumerate((len(listed), *model.counts[1:]), 1):
         yield f"ngram {n}={count}"
-    before = names  # the text of every n-gram of the order below
+    before = words  # the text of every n-gram of the order below
     for n, (keys, log_probs, backoffs) in enumerate(model.grams, 1):
         yield f"\n\\{n}-grams:"
-        size = len(names)
-        texts = names if n == 1 else [f"{before[key // size]} {names[key % size]}" for key in keys.tolist()]
+        size = len(words)
+        texts = words if n == 1 else [f"{before[key // size]} {words[key % size]}" for key in keys.tolist()]
         values = (log_probs / LOG_TEN).tolist()
         extra = (backoffs / LOG_TEN).tolist()
         for place in listed.tolist() if n == 1 else range(len(texts)):
@@ -66,13 +73,13 @@ def read_arpa(path: Path, pieces: Sequence[str] | None = None) -> NGram:
         with path.open(encoding="utf-8") as file:
             return parse(path, file, None if pieces is None else tuple(pieces))
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"expected an ARPA language model in {path}, received: {error}; copy it again") from error
+        raise unreadable(path, error) from error
 
 
 def parse(path: Path, file: Iterator[str], pieces: tuple[str, ...] | None) -> NGram:
     """The model in the lines of a file."""
     ids: dict[str, int] = {name: index for index, name in ENDS.items()}
-    ids |= {piece: index for index, piece in enumerate(pieces or ()) if index >= NUM_SPECIAL}
+    ids |= {name: index for index, name in enumerate(names(pieces or ())) if index >= NUM_SPECIAL}
     sections: list[list[tuple[tuple[int, ...], float, float]]] = []
     ended, new = False, NUM_SPECIAL
     for number, line in enumerate(file, 1):
@@ -89,15 +96,36 @@ def parse(path: Path, file: Iterator[str], pieces: tuple[str, ...] | None) -> NG
                 ids[words[0]], new = new, new + 1
             missing = next((word for word in words if word not in ids), None)
             if missing is not None:
-                raise CheckpointError(
-                    f"{where}: expected tokens of the model that the language model is for, received {missing!r}: "
-                    "train it with `narspeech lm --tokenizer MODEL_FOLDER`"
-                )
+                raise foreign(where, missing)
             sections[-1].append((tuple(ids[word] for word in words), value, backoff))
     if not ended or not sections:
         raise CheckpointError(f"expected an ARPA language model in {path}, received no whole one: copy it again")
     own = (*SPECIAL_PIECES, *(word for word in ids if ids[word] >= NUM_SPECIAL))
     return build(path, pieces or own, sections)
+
+
+def foreign(where: str, word: str) -> CheckpointError:
+    """What is wrong with a word that is no token."""
+    return CheckpointError(
+        f"{where}: expected tokens of the model that the language model is for, received {word!r}: "
+        "train it with `narspeech lm --tokenizer MODEL_FOLDER`"
+    )
+
+
+def read_words(path: Path) -> list[str]:
+    """The words of an ARPA file, without the rest of it. Raises CheckpointError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            listed = dropwhile(lambda line: line.strip() != "\\1-grams:", file)
+            next(listed, None)
+            entries = (line.strip(" \r\n") for line in takewhile(lambda line: not line.startswith("\\"), listed))
+            return [gram(str(path), entry, 1)[0][0] for entry in entries if entry]
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"expected an ARPA language model in {path}, received: {error}; copy it again")
 
 
 def gram(where: str, text: str, order: int) -> tuple[list[str], float, float]:

@@ -18,10 +18,10 @@ BUNDLED = "bundled"
 NAME = "lm.nslm"
 
 
-def load_lm(source: str | os.PathLike[str], folder: Path | None, model: Model) -> NGramScorer:
-    """The language model in a file, or "bundled": the one beside the weights in the model's folder, if it has any.
+def find_lm(source: str | os.PathLike[str], folder: Path | None) -> Path:
+    """The file of a language model, for "bundled" the one beside the weights in the model's folder.
 
-    Raises CheckpointError where there is none, or where it speaks of other tokens.
+    Raises CheckpointError where there is none.
     """
     path = Path(source)
     if source == BUNDLED:
@@ -31,6 +31,13 @@ def load_lm(source: str | os.PathLike[str], folder: Path | None, model: Model) -
                 "MODEL_FOLDER --out MODEL_FOLDER/lm.nslm`, or name a file"
             )
         path = folder / NAME
+    if not path.is_file():
+        raise CheckpointError(f"expected a language model in {path}, received no such file: name one of `narspeech lm`")
+    return path
+
+
+def load_lm(path: Path, model: Model) -> NGramScorer:
+    """The language model in a file. Raises CheckpointError where it is damaged, or speaks of other tokens."""
     return NGramScorer(ngram_file.read(path, model.tokenizer.pieces), model.device)
 
 

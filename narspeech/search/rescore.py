@@ -57,14 +57,14 @@ def decode_with(
     model: Model,
     source: Padded,
     options: DecodeOptions | None,
-    decoder: Literal["ctc"] | None,
+    decoder: Literal["ctc"] | Decoder | None,
     scorer: Scorer | None = None,
     encoded: Encoded | None = None,
 ) -> list[Hypothesis]:
     """`model.decode`, whose candidates the teacher chooses among where there is one. Raises ConfigError where it has
     no choice."""
     options = options or model.config.decoding
-    if teacher is not None and (decoder == "ctc" or options.candidates == options.beam == 1):
+    if teacher is not None and (decoder is not None or options.candidates == options.beam == 1):
         raise ConfigError("expected several candidates for the teacher to choose from, received one: give --candidates")
     hypotheses = model.decode(source, options, decoder, scorer, encoded)
     return hypotheses if teacher is None else rescore(hypotheses, teacher, source)

@@ -10,7 +10,7 @@ from narspeech.decoders.base import DecodeOptions
 from narspeech.errors import CheckpointError, ConfigError, NarspeechError
 from narspeech.refine import decode
 from narspeech.search import ngram_file
-from narspeech.search.fusion import NAME, fuse, load_lm
+from narspeech.search.fusion import NAME, find_lm, fuse, load_lm
 from narspeech.search.kneser_ney import train
 from narspeech.tokenizer import BOS, EOS
 from narspeech.transcriber import Transcriber, transcribe
@@ -28,7 +28,7 @@ def lm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_count_by_their_weights(lm_file: Path) -> None:
     model, options = fakes.tiny_model(), DecodeOptions(lm_weight=0.25, hotword_weight=3.0)
-    lm = load_lm(lm_file, None, model)
+    lm = load_lm(lm_file, model)
     both = fuse(lm, ["cab"], model, options)
     assert both is not None
     cpu = torch.device("cpu")
@@ -40,11 +40,12 @@ def test_both_count_by_their_weights(lm_file: Path) -> None:
 
 
 def test_bundled_is_what_lies_beside_the_weights(lm_file: Path, tmp_path: Path) -> None:
-    model = fakes.tiny_model()
-    assert load_lm("bundled", lm_file.parent, model).context == 3
+    assert find_lm("bundled", lm_file.parent) == lm_file
     for folder in (tmp_path, None):
         with pytest.raises(CheckpointError, match=r"expected lm\.nslm in the model's folder"):
-            load_lm("bundled", folder, model)
+            find_lm("bundled", folder)
+    with pytest.raises(CheckpointError, match=r"x\.nslm, received no such file"):
+        find_lm(tmp_path / "x.nslm", None)
 
 
 def test_transcribe_hears_them(lm_file: Path) -> None:
