@@ -127,7 +127,7 @@ def test_wrong_settings_are_told(model: Model, files: list[Path]) -> None:
     ):
         with pytest.raises(error, match=r"expected .* received .*: "):
             transcribe(files[:1], model=model, **settings)  # type: ignore[arg-type]
-    with pytest.raises(NarspeechError, match=r"\(ctc\), received 'mask_ctc'"):
+    with pytest.raises(NarspeechError, match=r"\(ctc or flashlight\), received 'mask_ctc'"):
         transcribe(files[0], model=fakes.tiny_model("ctc"), decoder="mask_ctc")
     with pytest.raises(CheckpointError):
         transcribe(files[0], model="nowhere")
