@@ -111,12 +111,14 @@ def test_a_path_is_shown_as_its_runs() -> None:
         assert all(one.end <= other.start + 1e-9 for one, other in pairwise(row.tokens))
 
 
-def test_an_imputer_begins_with_one_run_of_masks() -> None:
+def test_an_imputer_begins_with_runs_of_masks() -> None:
+    """Between the labels that CTC is surest of; blanks among these are left out."""
     config = AlignRefineConfig(depth=2, width=16, heads=2, feed_forward=32, dropout=0.0, mode="imputer")
     findings = found(fakes.tiny_model(decoder=config), steps=8)
     draft = next(row for row in findings.rows if row.name == "draft")
-    assert [token.id for token in draft.tokens] == [MASK]
-    assert draft.tokens[0].confidence is None
+    ids = [token.id for token in draft.tokens]
+    assert 1 < ids.count(MASK) < len(ids)
+    assert all((token.confidence is None) == (token.id == MASK) for token in draft.tokens)
 
 
 def test_rows_of_other_lengths_are_aligned_for_themselves() -> None:
