@@ -30,10 +30,10 @@ class AlignRefineConfig(PathConfig):
     `passes` steps unrolled, each of which reads the best path of the one before.
     "align_denoise" (Chen et al. 2021): decodes in the same way, in one step or two; trained to restore the forced
     alignment of the target, of which some frames are replaced by what CTC hears there.
-    "imputer" (Chan et al. 2020): every frame begins masked and each block of `block` frames fills in its most confident
-    one at each step, so that `block` steps do, whatever the length; trained on a forced alignment that is hidden in
-    part, with the CTC loss over the paths that agree with the rest. With fewer steps, each fills in more. Here CTC's
-    path fills in the first ones, which takes no step.
+    "imputer" (after Chan et al. 2020): each block of `block` frames begins with the most confident label of CTC's path
+    and fills in its most confident masked one at each step, so that `block` - 1 steps do, whatever the length; with
+    fewer steps, each fills in more. Trained on a forced alignment that is hidden in part, with the CTC loss over the
+    paths that agree with the rest. As published, every frame begins masked.
     """
 
     kind: ClassVar[str] = "align_refine"
