@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -10,6 +11,7 @@ import torch
 from narspeech.data.audio import Audio
 from narspeech.data.batching import by_length
 from narspeech.errors import AudioError, NarspeechError
+from narspeech.memory import give_back_freed_memory
 from narspeech.result import Transcript
 
 # Seconds of sound that are in memory at a time, unless one recording is longer: 230 MB at 16 kHz.
@@ -40,9 +42,11 @@ class Loaded(NamedTuple, Generic[Source]):
 
 
 def outcomes(
-    sources: Iterable[Source], load: Load[Source], decode: Decode, batch_size: int
+    sources: Iterable[Source], load: Load[Source], decode: Decode, batch_size: int, most: float = math.inf
 ) -> Iterator[Outcome[Source]]:
     """What becomes of every source, as soon as it is known: of a group that was loaded, the shortest first.
+
+    most: samples that are decoded together, padding included.
 
     load: gives the sound of a source, or its transcript where it need not be decoded with others. An AudioError that it
     raises is the outcome of that source, and so is too little memory to `decode` it; the others are not lost.
@@ -50,10 +54,11 @@ def outcomes(
     for group in _groups(sources, load, group_size(batch_size)):
         loaded = [found for found in group if isinstance(found, Loaded)]
         yield from (found for found in group if isinstance(found, Outcome))
-        for chosen in by_length({i: len(found.audio.samples) for i, found in enumerate(loaded)}, batch_size):
+        for chosen in by_length({i: len(found.audio.samples) for i, found in enumerate(loaded)}, batch_size, most):
             results = _spared(decode, [loaded[i].audio for i in chosen])
             for i, result in zip(chosen, results, strict=True):
                 yield Outcome(loaded[i].place, loaded[i].source, result)
+        give_back_freed_memory()
 
 
 def group_size(batch_size: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -36,8 +37,8 @@ from narspeech.search.rescore import decode_with, find_teacher
 
 # Seconds: what is longer is cut into sections. It is read in blocks of so many seconds.
 LONG, BLOCK = 60.0, 10.0
-# Sections of half a minute that are heard together on a CPU: more take more memory, and are no faster there.
-CPU_SECTIONS = 2
+# Seconds of sound, padding included, that are decoded together on a CPU: more take more memory, and are slower there.
+CPU_SECONDS = 60.0
 BUNDLED = Path(__file__).parent / "models" / "english"
 
 DecoderName = Literal["ctc", "flashlight", "mask_ctc"]
@@ -90,6 +91,11 @@ class Transcriber:
         self.teacher = None if teacher is None else find_teacher(teacher, self.model)
         folder = BUNDLED if model is None else None if isinstance(model, Model) else Path(model)
         self.lm_file = None if lm is None else find_lm(lm, folder)
+
+    @property
+    def most(self) -> float:
+        """Samples, padding included, that are decoded together."""
+        return CPU_SECONDS * self.rate if self.device.type == "cpu" else math.inf
 
     @cached_property
     def lm(self) -> NGramScorer | None:
@@ -162,7 +168,8 @@ class Transcriber:
         group_size(batch_size)
         hearing = self.hearing(options, decoder, hotwords, word_times)
         found: dict[int, Transcript] = {}
-        for chosen in by_length({index: len(audio.samples) for index, audio in enumerate(recordings)}, batch_size):
+        lengths = {index: len(audio.samples) for index, audio in enumerate(recordings)}
+        for chosen in by_length(lengths, batch_size, self.most):
             found |= zip(chosen, self.batch([recordings[index] for index in chosen], hearing), strict=True)
         return [found[index] for index in range(len(recordings))]
 
@@ -202,13 +209,13 @@ class Transcriber:
                 "expected a model with a CTC head for a long recording, received one without: cut it first"
             )
         timed = hearing._replace(word_times=True)
-        size = min(batch_size, CPU_SECTIONS) if self.device.type == "cpu" else batch_size
 
         def hear(sections: Sequence[Samples]) -> list[Aligned]:
             found: dict[int, Aligned] = {}
+            lengths = {index: len(samples) for index, samples in enumerate(sections)}
             # The longest first: what is shorter fits into the memory that was freed. That is given back each time, or
             # the gaps between blocks of ever new sizes would add up over the hours.
-            for chosen in reversed(by_length({index: len(samples) for index, samples in enumerate(sections)}, size)):
+            for chosen in reversed(by_length(lengths, batch_size, self.most)):
                 heard = self.hear([sections[index] for index in chosen], timed)
                 found |= zip(chosen, heard.aligned, strict=True)
                 give_back_freed_memory()
@@ -354,7 +361,7 @@ def transcribe(
     search through CTC keeps; hotwords: words or phrases to favour, spelt as the model writes; trace: keep every
     refinement step; word_times: say when each word is spoken, and how likely it is right; vad: what tells voice in
     recordings of more than a minute, their "energy" or "silero", a network of the extra `vad`; batch_size: recordings
-    decoded together.
+    decoded together, on a CPU no more than a minute of sound.
     on_error: "raise" AudioError for the first recording that cannot be transcribed, or "record" a Failure in its place
     and go on with the others. progress: True for a bar on stderr, or a function that is called with (done, total).
     """
@@ -409,7 +416,7 @@ def iter_transcribe(
     load = partial(load_sound, transcriber, hearing=hearing, rate=rate, channel=channel, batch_size=batch_size)
     decode = partial(transcriber.batch, hearing=hearing)
     total = len(recordings) if isinstance(recordings, Sized) else None
-    found = tracked(outcomes(recordings, load, decode, batch_size), total, progress)
+    found = tracked(outcomes(recordings, load, decode, batch_size, transcriber.most), total, progress)
     return _results(in_order(found), on_error)
 
 

@@ -187,7 +187,7 @@ def run(
     decode = partial(transcriber.batch, hearing=hearing)
     # Lines of text on the same terminal are progress enough, and would run into a bar.
     bar = sys.stderr.isatty() and not (options.out is None and sys.stdout.isatty())
-    found = outcomes(recordings, load, decode, options.batch_size)
+    found = outcomes(recordings, load, decode, options.batch_size, transcriber.most)
     tally.began = time.perf_counter()
     try:
         for _, recording, result in in_order(tracked(found, len(recordings), bar)):

@@ -5,6 +5,7 @@ Everything here is a pure function of its arguments, so a resumed run or another
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -55,10 +56,17 @@ def make_batches(
     return batches
 
 
-def by_length(lengths: Mapping[int, float], size: int) -> list[list[int]]:
-    """The keys from short to long, in batches of `size`, the last of which may be smaller; equals keep their order."""
-    order = sorted(lengths, key=lengths.__getitem__)
-    return [order[start : start + size] for start in range(0, len(order), size)]
+def by_length(lengths: Mapping[int, float], size: int, most: float = math.inf) -> list[list[int]]:
+    """The keys from short to long, in batches of at most `size`; equals keep their order.
+
+    most: longest length x count of a batch, padding included; a longer one gets a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for key in sorted(lengths, key=lengths.__getitem__):
+        if not batches or len(batches[-1]) == size or lengths[key] * (len(batches[-1]) + 1) > most:
+            batches.append([])
+        batches[-1].append(key)
+    return batches
 
 
 def steps(batches: Sequence[list[int]], accumulate: int) -> list[list[list[int]]]:

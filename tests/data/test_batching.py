@@ -93,6 +93,17 @@ def test_like_lengths_share_a_batch() -> None:
     assert by_length({0: 3.0, 1: 1.0, 2: 2.0}, 2) == [[1, 2], [0]]
     assert by_length({5: 2, 3: 2, 8: 1}, 1) == [[8], [5], [3]]
     assert by_length({}, 4) == []
+    assert by_length({0: 3.0, 1: 1.0, 2: 2.0, 3: 9.0, 4: 2.0}, 3, most=4) == [[1, 2], [4], [0], [3]]
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 8), st.integers(1, 100))
+def test_batches_hold_no_more_than_they_may(lengths: list[int], size: int, most: int) -> None:
+    batches = by_length(dict(enumerate(lengths)), size, most)
+    order = [index for batch in batches for index in batch]
+    assert order == sorted(range(len(lengths)), key=lengths.__getitem__)
+    for batch in batches:
+        assert len(batch) <= size
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= most
 
 
 def test_too_long_stands_alone() -> None:
