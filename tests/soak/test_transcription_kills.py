@@ -17,7 +17,7 @@ from narspeech import checkpoint
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]
-COUNT = 120
+COUNT = 240
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -28,12 +28,19 @@ def start(folder: Path) -> subprocess.Popen[str]:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell runs in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
-def outputs(folder: Path) -> dict[str, str]:
+def finished(folder: Path) -> list[Path]:
     """The files with a name of their own; what was killed may leave a hidden one behind."""
-    found = {path.name: path.read_text() for path in (folder / "out").glob("*") if not path.name.startswith(".")}
+    return [path for path in (folder / "out").glob("*") if not path.name.startswith(".")]
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """The finished files' contents by name, each of them whole."""
+    found = {path.name: path.read_text() for path in finished(folder)}
     for name, content in found.items():
         if name.endswith(".json"):
             assert json.loads(content)["path"] == f"in/{Path(name).stem}.wav"
@@ -51,8 +58,8 @@ def test_kills_and_ctrl_c(tmp_path: Path) -> None:
     done = 0
     for how in (signal.SIGKILL, signal.SIGINT):
         process = start(tmp_path)
-        goal = done + moments.randrange(10, COUNT // 3)
-        while process.poll() is None and len(outputs(tmp_path)) < goal:
+        goal = done + moments.randrange(10, COUNT // 4)
+        while process.poll() is None and len(finished(tmp_path)) < goal:
             time.sleep(0.01)
         process.send_signal(how)
         _, errors = process.communicate()
