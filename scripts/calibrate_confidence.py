@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from speakers import chosen, first_half
 
 from narspeech import checkpoint
 from narspeech.align import rows
@@ -68,19 +69,10 @@ def main() -> None:
         store(arguments.model, model, words)
 
 
-def chosen(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """As many utterances of every speaker, in the order in which they stand."""
-    of: dict[str, list[Example]] = {}
-    for example in examples:
-        of.setdefault(str(example.speaker), []).append(example)
-    each = None if limit is None else max(1, limit // len(of))
-    return [example for speaker in sorted(of) for example in of[speaker][:each]]
-
-
 @torch.inference_mode()
 def judge(model: Model, examples: Sequence[Example]) -> Judged:
     """Decode the utterances by the model's own settings; every second speaker belongs to the first half."""
-    half = set(sorted({str(example.speaker) for example in examples})[::2])
+    half = first_half(examples)
     evidence, right, first = [], [], []
     for example in examples:
         audio = load_audio(
