@@ -27,10 +27,11 @@ UNALIGNED = "the text does not fit the sound: its words are spread evenly over i
 
 
 class Aligned(NamedTuple):
-    """The words of one hypothesis, and what is doubtful about their times."""
+    """The words of one hypothesis, what is doubtful about their times, and the refinement steps that it took."""
 
     words: tuple[Word, ...]
     warnings: tuple[str, ...] = ()
+    steps: int = 0
 
 
 class Row(NamedTuple):
@@ -54,10 +55,10 @@ def align(
     Without CTC there are no times, and a word's confidence is the probability of its weakest token.
     """
     if ctc is None:
-        return [Aligned(untimed(model.tokenizer, hypothesis)) for hypothesis in hypotheses]
+        return [Aligned(untimed(model.tokenizer, hypothesis), steps=hypothesis.steps) for hypothesis in hypotheses]
     calibration = model.config.calibration or Calibration()
     found = []
-    for row, duration in zip(rows(model, hypotheses, ctc), durations, strict=True):
+    for hypothesis, row, duration in zip(hypotheses, rows(model, hypotheses, ctc), durations, strict=True):
         count = len(row.texts)
         if row.fits:
             starts, ends = row.starts - calibration.lead, row.ends + calibration.hold
@@ -68,7 +69,7 @@ def align(
         confidence = calibration.confidence(row.evidence)
         fields = zip(row.texts, starts.tolist(), ends.tolist(), confidence.tolist(), strict=True)
         words = tuple(Word(text=text, start=a, end=b, confidence=c) for text, a, b, c in fields)
-        found.append(Aligned(words, () if row.fits else (UNALIGNED,)))
+        found.append(Aligned(words, () if row.fits else (UNALIGNED,), hypothesis.steps))
     return found
 
 

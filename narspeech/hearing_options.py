@@ -47,6 +47,6 @@ class HearingOptions:
     def hearing(self, transcriber: Transcriber, vad: VadName = "energy") -> Hearing:
         """Raises NarspeechError for settings that do not suit the model."""
         decoding = transcriber.options(
-            steps=self.steps, threshold=self.threshold, beam=self.beam, lm_weight=self.lm_weight
+            steps=self.steps, threshold=self.threshold, beam=self.beam, lm_weight=self.lm_weight, decoder=self.decoder
         )
         return transcriber.hearing(decoding, self.decoder, self.hotword, vad=vad)

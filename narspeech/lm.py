@@ -17,6 +17,7 @@ from narspeech import tokenizer
 from narspeech.data.parallel import read_lines
 from narspeech.errors import NarspeechError
 from narspeech.search import kneser_ney, lmplz, ngram_file
+from narspeech.search.arpa import ENDS
 from narspeech.search.ngram import NGram
 from narspeech.tokenizer import BOS, EOS, NUM_SPECIAL, SPECIAL_PIECES
 
@@ -87,11 +88,13 @@ def by_piece(texts: Iterator[str], pieces: tokenizer.Tokenizer) -> Ids:
 
 
 def by_word(texts: Iterator[str]) -> tuple[Ids, tuple[str, ...]]:
-    """All texts as ids of their words, each between BOS and EOS, and the words behind the special tokens."""
+    """All texts as ids of their words, each between BOS and EOS, and the words behind the special tokens. What looks
+    like one of those is left out, as by lmplz."""
     ids: dict[str, int] = {}
 
     def encode(text: str) -> list[int]:
-        return [ids.setdefault(word, len(ids) + NUM_SPECIAL) for word in text.split(" ")]
+        words = (word for word in text.split(" ") if word not in ENDS.values())
+        return [ids.setdefault(word, len(ids) + NUM_SPECIAL) for word in words]
 
     tokens = flat([BOS, *encode(text), EOS] for text in texts)
     return tokens, (*SPECIAL_PIECES, *ids)

@@ -255,15 +255,15 @@ def cut(
 
 def segment(heard: Aligned) -> Segment:
     """From the beginning of the first word to the end of the last."""
-    words, warnings = heard
-    return replace(Segment.of(words, begin(words[0]), words[-1].end or 0.0), warnings=warnings)
+    found = Segment.of(heard.words, begin(heard.words[0]), heard.words[-1].end or 0.0)
+    return replace(found, warnings=heard.warnings, steps=heard.steps)
 
 
 def located(heard: Aligned, section: Section, rate: int) -> Aligned:
     """What was heard in a section, with the times of the recording; warnings say what part of it they are about."""
     start, end = section.start / rate, (section.start + len(section.samples)) / rate
     warnings = tuple(f"{start:.1f} to {end:.1f} s: {warning}" for warning in heard.warnings)
-    return Aligned(shifted(heard.words, start), warnings)
+    return heard._replace(words=shifted(heard.words, start), warnings=warnings)
 
 
 def begin(word: Word) -> float:

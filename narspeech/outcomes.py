@@ -49,7 +49,7 @@ def outcomes(
     most: samples that are decoded together, padding included.
 
     load: gives the sound of a source, or its transcript where it need not be decoded with others. An AudioError that it
-    raises is the outcome of that source, and so is too little memory to `decode` it; the others are not lost.
+    raises is the outcome of that source, and so is too little memory for it; the others are not lost.
     """
     for group in _groups(sources, load, group_size(batch_size)):
         loaded = [found for found in group if isinstance(found, Loaded)]
@@ -80,12 +80,17 @@ def _groups(
             found: Audio | Transcript | AudioError = load(source)
         except AudioError as error:
             found = error
+        except (RuntimeError, MemoryError) as error:
+            if not is_too_little_memory(error):
+                raise
+            found = AudioError(f"expected memory to hear {source}, received too little: cut it up")
         if isinstance(found, Audio):
             group.append(Loaded(place, source, found))
             seconds += found.duration
         else:
             group.append(Outcome(place, source, found))
-        if len(group) == size or seconds > GROUP_SECONDS:
+        # What is known is told: a transcript took its time, and should not wait for others to be loaded.
+        if len(group) == size or seconds > GROUP_SECONDS or isinstance(found, Transcript):
             yield group
             group, seconds = [], 0.0
     if group:
@@ -97,8 +102,7 @@ def _spared(decode: Decode, recordings: Sequence[Audio]) -> Sequence[Transcript 
     try:
         return decode(recordings)
     except (RuntimeError, MemoryError) as error:
-        # On the CPU torch tells it by its words alone.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not is_too_little_memory(error):
             raise
     if len(recordings) == 1:
         seconds = recordings[0].duration
@@ -106,6 +110,11 @@ def _spared(decode: Decode, recordings: Sequence[Audio]) -> Sequence[Transcript 
             AudioError(f"expected memory to decode {seconds:.0f} s of sound at once, received too little: cut it up")
         ]
     return [result for recording in recordings for result in _spared(decode, [recording])]
+
+
+def is_too_little_memory(error: RuntimeError | MemoryError) -> bool:
+    # On the CPU torch tells it by its words alone.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def in_order(found: Iterable[Outcome[Source]]) -> Iterator[Outcome[Source]]:

@@ -50,7 +50,7 @@ class Word:
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """The words between two moments of a recording, in seconds; confidence: the mean of its words', 0 without any;
-    warnings: sentences about what is doubtful."""
+    warnings: sentences about what is doubtful; steps: refinements that a section of a long recording took."""
 
     start: float
     end: float
@@ -58,6 +58,7 @@ class Segment:
     words: tuple[Word, ...]
     confidence: float
     warnings: tuple[str, ...] = ()
+    steps: int = 0
 
     @classmethod
     def of(cls, words: tuple[Word, ...], start: float, end: float) -> Segment:
@@ -81,8 +82,8 @@ class Transcript:
     segments: its parts in order, which share out the words; language: a code such as "en", None where the model does
     not name it; duration in seconds; confidence in 0..1: the mean of the words', 0 without any; speed: seconds of sound
     a second of decoding, of the whole batch, which is no part of what was heard and left out when transcripts are
-    compared; model: the name of the checkpoint, "" where there is none; steps, trace: of the refinement; warnings:
-    sentences about what is doubtful.
+    compared; model: the name of the checkpoint, "" where there is none; steps, trace: of the refinement, of several
+    sections the most steps, and no trace; warnings: sentences about what is doubtful.
     """
 
     text: str

@@ -116,10 +116,15 @@ class Transcriber:
         beam: int | None = None,
         lm_weight: float | None = None,
         trace: bool = False,
+        decoder: DecoderName | None = None,
     ) -> DecodeOptions:
-        """The model's own decoding settings, with what is given here in their place."""
+        """The model's own decoding settings, with what is given here in their place, for the decoder that is to use
+        them."""
+        own = self.model.config
+        if beam is None and decoder in ("ctc", "flashlight") and own.decoder.kind != "ctc":
+            beam = 1  # what the model's own decoder searches with says nothing of the CTC head
         changes = {"steps": steps, "threshold": threshold, "beam": beam, "lm_weight": lm_weight, "trace": trace}
-        return self.model.config.decoding.but(**changes)
+        return own.decoding.but(**changes)
 
     def hearing(
         self,
@@ -136,7 +141,15 @@ class Transcriber:
         if decoder not in (None, "ctc", "flashlight", own):
             known = " or ".join(dict.fromkeys(("ctc", "flashlight", own)))
             raise NarspeechError(f"expected the decoder of this model ({known}), received {decoder!r}: name no other")
-        options = options or self.model.config.decoding
+        if decoder in ("ctc", "flashlight") and self.model.ctc is None:
+            raise NarspeechError(
+                f"expected a model with a CTC head for the decoder {decoder}, received one without: name no decoder"
+            )
+        if decoder in (None, own) and not self.model.decoder.reads_scorer and (hotwords or self.lm_file is not None):
+            raise NarspeechError(
+                f"expected a decoder that hears a language model or hotwords, received {own}: take the decoder ctc"
+            )
+        options = options or self.options(decoder=decoder)
         # The bonus makes up for a language model's liking of short texts, and does harm without one.
         if self.lm_file is None:
             options = options.but(token_bonus=0.0)
@@ -163,7 +176,7 @@ class Transcriber:
         """Transcripts of recordings at the model's rate, in their order.
 
         word_times: align the words to the sound; without it they have no times, and their confidence is that of their
-        weakest tokens, not calibrated.
+        weakest tokens, not calibrated, but for recordings of more than a minute, whose parts are joined by times.
         """
         group_size(batch_size)
         hearing = self.hearing(options, decoder, hotwords, word_times)
@@ -179,7 +192,7 @@ class Transcriber:
         other = next((recording.rate for recording in recordings if recording.rate != self.rate), None)
         if other is not None:
             raise NarspeechError(f"expected recordings at {self.rate} Hz, received {other} Hz: load them at that rate")
-        cut = hearing.word_times and self.model.ctc is not None
+        cut = self.model.ctc is not None
         found: dict[int, Transcript] = {}
         for index, audio in enumerate(recordings):
             if cut and len(audio.samples) > LONG * self.rate:
@@ -239,8 +252,11 @@ class Transcriber:
         began = time.perf_counter()
         heard = tuple(self.long(blocks, hearing, batch_size))
         known = self._known(sound.duration, began)
-        doubtful = tuple(warning for segment in heard for warning in segment.warnings)
-        return Transcript.of(heard, duration=sound.duration, warnings=sound.warnings + doubtful, **known)
+        warnings = sound.warnings + tuple(warning for segment in heard for warning in segment.warnings)
+        if hearing.options.trace:
+            warnings += (f"no trace of a recording of more than {LONG:.0f} s is kept: cut it up to have one",)
+        steps = max((segment.steps for segment in heard), default=0)
+        return Transcript.of(heard, duration=sound.duration, steps=steps, warnings=warnings, **known)
 
     def _known(self, seconds: float, began: float) -> dict[str, Any]:
         """What a transcript says of the model, and of its speed."""
@@ -281,14 +297,15 @@ def load_sound(
     batch_size: int = 8,
 ) -> Audio | Transcript:
     """The sound of a source, to be heard with others, or at once the transcript of a file too long to be read whole."""
-    if hearing.word_times and transcriber.model.ctc is not None and is_long_file(source):
+    if transcriber.model.ctc is not None and is_long_file(source):
         return transcriber.read(source, hearing, channel=channel, batch_size=batch_size)
     return load_audio(source, rate=rate, target_rate=transcriber.rate, channel=channel)
 
 
 def is_long_file(source: AudioSource) -> TypeGuard[str | os.PathLike[str]]:
     """A sound file that is better not read whole."""
-    if not isinstance(source, str | os.PathLike) or not Path(source).is_file():  # opening a pipe could wait for ever
+    # Opening a pipe could wait for ever.
+    if not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
         return False
     return header_seconds(Path(source)) > LONG
 
@@ -359,9 +376,9 @@ def transcribe(
     threshold: refinement budget and the confidence under which a token is refined, by default the model's own; lm: a
     language model's file, or "bundled" for the one in the model's folder; lm_weight: what it counts; beam: texts that a
     search through CTC keeps; hotwords: words or phrases to favour, spelt as the model writes; trace: keep every
-    refinement step; word_times: say when each word is spoken, and how likely it is right; vad: what tells voice in
-    recordings of more than a minute, their "energy" or "silero", a network of the extra `vad`; batch_size: recordings
-    decoded together, on a CPU no more than a minute of sound.
+    refinement step, of recordings up to a minute; word_times: say when each word is spoken, and how likely it is right;
+    vad: what tells voice in recordings of more than a minute, their "energy" or "silero", a network of the extra `vad`;
+    batch_size: recordings decoded together, on a CPU no more than a minute of sound.
     on_error: "raise" AudioError for the first recording that cannot be transcribed, or "record" a Failure in its place
     and go on with the others. progress: True for a bar on stderr, or a function that is called with (done, total).
     """
@@ -410,7 +427,9 @@ def iter_transcribe(
     if on_error not in ("raise", "record"):
         raise NarspeechError(f"expected on_error to be 'raise' or 'record', received {on_error!r}: take one of them")
     transcriber = find_transcriber(model, device, lm)
-    options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace)
+    options = transcriber.options(
+        steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, trace=trace, decoder=decoder
+    )
     group_size(batch_size)
     hearing = transcriber.hearing(options, decoder, hotwords, word_times, vad)
     load = partial(load_sound, transcriber, hearing=hearing, rate=rate, channel=channel, batch_size=batch_size)

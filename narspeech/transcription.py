@@ -248,7 +248,7 @@ class Tree:
 
     def due(self, recording: Recording) -> list[str]:
         """The formats that are to be written."""
-        return [form for form in self.formats if self.overwrite or not self.target(recording, form).is_file()]
+        return [form for form in self.formats if self.overwrite or not os.path.isfile(self.target(recording, form))]
 
     def check(self, recordings: Sequence[Recording]) -> None:
         """Raises NarspeechError where one would write what another writes, or over a recording."""

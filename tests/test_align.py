@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narspeech.align import SHORTEST, UNALIGNED, align, frame_seconds, in_order, rows, untimed
+from narspeech.align import SHORTEST, UNALIGNED, Aligned, align, frame_seconds, in_order, rows, untimed
 from narspeech.batch import Padded
 from narspeech.calibration import EVIDENCE, Calibration
 from narspeech.decoders.base import DecodeOptions
@@ -58,20 +58,20 @@ def test_words_begin_before_their_first_token_and_end_behind_their_last(model: M
     step = frame_seconds(model)
     assert step == pytest.approx(0.04)
     path = "---aab-- -c----------dd-"
-    ((words, warnings),) = align(model, [hypothesis("ab cd")], posteriors(path), [len(path) * step])
+    ((words, warnings, _),) = align(model, [hypothesis("ab cd")], posteriors(path), [len(path) * step])
     assert warnings == ()
     assert [word.text for word in words] == ["ab", "cd"]
     assert words[0].start == pytest.approx(3 * step - 0.03)
     assert words[0].end == pytest.approx(6 * step + 0.1)  # a pause follows
     assert words[1].start == pytest.approx(10 * step - 0.03)
     assert words[1].end == pytest.approx(24 * step)  # the recording ends
-    ((words, _),) = align(model, [hypothesis("ab cd")], posteriors("ab cd---"), [8 * step])
+    ((words, *_),) = align(model, [hypothesis("ab cd")], posteriors("ab cd---"), [8 * step])
     assert words[0].end == words[1].start  # no pause
 
 
 def test_the_final_text_is_aligned_not_what_ctc_heard(model: Model) -> None:
     path = "--aa--bb----"
-    ((words, _),) = align(model, [hypothesis("ab d")], posteriors(path), [12 * frame_seconds(model)])
+    ((words, *_),) = align(model, [hypothesis("ab d")], posteriors(path), [12 * frame_seconds(model)])
     assert [word.text for word in words] == ["ab", "d"]
     check(words, 12 * frame_seconds(model))
 
@@ -87,7 +87,7 @@ def test_batch_mates_change_nothing(model: Model) -> None:
         single = Padded(source.data[row : row + 1, : int(source.lengths[row])], source.lengths[row : row + 1])
         with torch.inference_mode():
             alone = model.encode(single)
-        ((words, _),) = align(model, model.decode(single, options, encoded=alone), alone.ctc, [duration])
+        ((words, *_),) = align(model, model.decode(single, options, encoded=alone), alone.ctc, [duration])
         check(words, duration)
         assert [(w.text, w.start, w.end) for w in words] == [(w.text, w.start, w.end) for w in together[row].words]
         assert [w.confidence for w in words] == pytest.approx([w.confidence for w in together[row].words], abs=1e-4)
@@ -99,7 +99,7 @@ def test_what_cannot_be_aligned_is_spread_evenly_with_a_warning(model: Model, br
     ctc, text = posteriors("ab-"), "a b c d"
     if broken == "not a number":
         ctc, text = Padded(posteriors("a b c d").data * float("nan"), torch.tensor([7])), "a b c d"
-    ((words, warnings),) = align(model, [hypothesis(text)], ctc, [1.0])
+    ((words, warnings, _),) = align(model, [hypothesis(text)], ctc, [1.0])
     assert warnings == (UNALIGNED,)
     assert [word.start for word in words] == pytest.approx([0, 0.25, 0.5, 0.75])
     assert [word.end for word in words] == pytest.approx([0.25, 0.5, 0.75, 1])
@@ -107,13 +107,13 @@ def test_what_cannot_be_aligned_is_spread_evenly_with_a_warning(model: Model, br
 
 
 def test_no_words_are_no_words(model: Model) -> None:
-    assert align(model, [hypothesis("")], posteriors("--"), [0.1]) == [((), ())]
-    assert align(model, [hypothesis("  ")], posteriors(" - "), [0.1]) == [((), ())]
+    assert align(model, [hypothesis("")], posteriors("--"), [0.1]) == [Aligned(())]
+    assert align(model, [hypothesis("  ")], posteriors(" - "), [0.1]) == [Aligned(())]
 
 
 def test_without_ctc_there_are_no_times(model: Model) -> None:
     one = Hypothesis(tokens=tuple(fakes.TOKENIZER.encode("ab c")), scores=(-0.1, -0.5, -2.0, -0.2))
-    ((words, warnings),) = align(model, [one], None, [1.0])
+    ((words, warnings, _),) = align(model, [one], None, [1.0])
     assert [(word.text, word.start, word.end) for word in words] == [("ab", None, None), ("c", None, None)]
     assert [word.confidence for word in words] == pytest.approx(np.exp([-0.5, -0.2]).tolist())
     assert warnings == ()
@@ -129,7 +129,7 @@ def test_confidence_weighs_decoder_and_ctc(model: Model) -> None:
         np.array([[-0.5, -0.3, heard, heard, np.log(2), np.log(2)], [-0.2, -0.2, heard, heard, 0, 0]]), abs=1e-5
     )
     weights = (0.5, 1.0, 0.0, 2.0, 0.0, 0.0, 0.0)
-    ((words, _),) = align(calibrated(model, Calibration(weights=weights)), [one], ctc, [0.24])
+    ((words, *_),) = align(calibrated(model, Calibration(weights=weights)), [one], ctc, [0.24])
     expected = [1 / (1 + np.exp(-(0.5 + weakest + 2 * heard))) for weakest in (-0.5, -0.2)]
     assert [word.confidence for word in words] == pytest.approx(expected, abs=1e-5)
     assert len(EVIDENCE) + 1 == len(weights)

@@ -36,6 +36,16 @@ def test_words_and_pieces_from_packed_text(tmp_path: Path) -> None:
     assert pieces.counts[1] > 5
 
 
+def test_sentences_shorter_than_the_order_and_words_that_look_special(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("yes\nno\nturn left\nturn <unk> <s> right\n</s> stop\n")
+    out = tmp_path / "short.arpa"
+    assert main(["lm", str(tmp_path / "a.txt"), "--out", str(out), "--prune", "0"]) == 0
+    model = ngram_file.read(out)
+    assert model.pieces == (*SPECIAL_PIECES, "yes", "no", "turn", "left", "right", "stop")
+    assert model.counts[4:] == (0, 0)
+    assert out.read_text().count("<unk>") == 1
+
+
 def test_bad_usage(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     with pytest.raises(NarspeechError, match=r"end in .nslm or .arpa, received .*x.txt"):

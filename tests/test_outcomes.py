@@ -61,6 +61,19 @@ def test_what_is_heard_while_it_is_loaded_is_not_decoded_again() -> None:
     assert [length(outcome) for outcome in found] == [3, 1, 2]
 
 
+def test_what_is_heard_while_it_is_loaded_waits_for_nobody() -> None:
+    asked: list[int] = []
+
+    def loaded(seconds: int) -> Audio | Transcript:
+        asked.append(seconds)
+        return Transcript.of((), duration=1.0) if seconds == 7 else load(seconds)
+
+    found = in_order(outcomes([3, 7, 7, 2], loaded, decode, 8))
+    assert [next(found).source, next(found).source] == [3, 7]
+    assert asked == [3, 7]
+    assert [outcome.source for outcome in found] == [7, 2]
+
+
 def test_long_recordings_make_small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GROUP_SECONDS", 10.0)
     loaded: list[int] = []
@@ -87,21 +100,35 @@ class Memory:
         return decode(recordings)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-    ],
+TOO_LITTLE = (
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
 )
+
+
+@pytest.mark.parametrize("error", TOO_LITTLE)
 def test_what_does_not_fit_the_memory_takes_nobody_with_it(error: RuntimeError | MemoryError) -> None:
     found = list(in_order(outcomes([3, 9, 2, 4], load, Memory(6, error).decode, 4)))
     assert [length(outcome) for outcome in found] == [3, 0, 2, 4]
     assert "memory to decode 9 s" in str(found[1].result)
 
 
+@pytest.mark.parametrize("error", TOO_LITTLE)
+def test_what_cannot_be_loaded_for_its_size_takes_nobody_with_it(error: RuntimeError | MemoryError) -> None:
+    def loaded(seconds: int) -> Audio:
+        if seconds == 9:
+            raise error
+        return load(seconds)
+
+    found = list(in_order(outcomes([3, 9, 2], loaded, decode, 4)))
+    assert [length(outcome) for outcome in found] == [3, 0, 2]
+    assert "memory to hear 9" in str(found[1].result)
+
+
 def test_other_errors_are_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(outcomes([3], lambda _: Memory(0, RuntimeError("a bug")).decode([load(3)])[0], decode, 4))
     with pytest.raises(RuntimeError, match="a bug"):
         list(outcomes([3], load, Memory(0, RuntimeError("a bug")).decode, 4))
 

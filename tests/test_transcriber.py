@@ -97,6 +97,31 @@ def test_arrays_and_tensors_have_a_rate(model: Model) -> None:
         transcribe(samples, model=model)
 
 
+def test_settings_that_do_not_fit_are_told_at_once(model: Model) -> None:
+    def never() -> Iterator[Path]:
+        raise AssertionError
+        yield
+
+    deaf, blind = fakes.tiny_model("cmlm"), fakes.tiny_model("cmlm", ctc=None)
+    for one, settings, message in (
+        (model, {"decoder": "cmlm"}, "the decoder of this model"),
+        (deaf, {"hotwords": ["ab"]}, "hears a language model or hotwords, received cmlm"),
+        (blind, {"decoder": "ctc"}, "a model with a CTC head for the decoder ctc"),
+    ):
+        with pytest.raises(NarspeechError, match=message):
+            iter_transcribe(never(), model=one, on_error="record", **settings)
+
+
+def test_the_beam_of_a_models_own_decoder_is_not_that_of_its_head() -> None:
+    found = Transcriber(fakes.tiny_model("ar", decoding=DecodeOptions(beam=5)))
+    assert (found.options().beam, found.options(decoder="ctc").beam, found.options(decoder="ctc", beam=3).beam) == (
+        5,
+        1,
+        3,
+    )
+    assert found.hearing(None, "ctc").options.beam == 1
+
+
 def test_settings_reach_the_decoder(model: Model, files: list[Path]) -> None:
     own = alone(model, files[0])
     assert own.steps == 2  # the model's own
@@ -267,6 +292,10 @@ def test_a_long_recording_is_the_same_from_disk_and_tells_what_is_doubtful(
     assert 30 < max(together) <= transcriber.CPU_SECONDS
     assert len(found.warnings) == len(found.segments)
     assert all(warning.endswith(" s: doubtful") for warning in found.warnings)
+    assert found.steps == max(segment.steps for segment in found.segments) > 0
+    traced = transcribe(samples, rate=fakes.RATE, model=model, trace=True, word_times=False)
+    assert traced.text == found.text  # cut in the same way
+    assert "no trace of a recording of more than 60 s" in traced.warnings[-1]
     times = [time for word in found.words for time in (word.start, word.end) if time is not None]
     assert times == sorted(times)
     assert len(times) == 2 * len(found.words) == 2 * len(found.text.split())

@@ -381,6 +381,20 @@ def test_a_place_that_is_taken_is_a_failure_of_one(arguments: list[str], capsys:
 
 
 @pytest.mark.usefixtures("tree")
+def test_names_too_long_to_look_up_are_failures_of_their_own(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = f"{'x' * 251}.wav"  # with .json it is too long
+    Path("in/a/x.wav").rename(long)
+    given = [long, f"{'y' * 300}.wav", "in/b/x.wav"]
+    assert cli.main([*arguments, "--out", "out", "--format", "json", *given]) == 1
+    messages = capsys.readouterr().err
+    assert messages.count("File name too long") == 2
+    assert "1 done, 0 skipped, 2 failed" in messages
+    assert set(written()) == {"in/b/x.json"}
+
+
+@pytest.mark.usefixtures("tree")
 def test_a_full_disk_ends_the_run(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ MAX_BYTES = 1 << 30
 EXTREME = 8.0
 # As damage, extreme samples are few: at most this share.
 MAX_DAMAGED = 0.01
+FULL_SCALE = 32768  # of 16-bit units
 SHORT = 0.1
 QUIET = 1e-5
 
@@ -193,16 +194,10 @@ def _examine(sound: Sound, name: str) -> tuple[Samples, tuple[str, ...]]:
     if damaged == sound.values:
         raise AudioError(f"expected sound, received only samples that are no numbers in {name}; export it again")
     extreme = np.abs(samples) > EXTREME
-    share = extreme.mean()
-    if share > MAX_DAMAGED:
-        peak = float(np.abs(samples).max())
-        if peak > 32768:
-            raise AudioError(
-                f"expected float samples in -1..1, received up to {peak:.3g} in {name}; divide them by their full scale"
-            )
-        samples = samples / np.float32(32768)
-        warnings.append(f"{name} holds floats up to {peak:.0f}, read as 16-bit units where -1..1 is usual")
-    elif share:
+    if unit := other_unit(samples, name):
+        samples = samples / np.float32(FULL_SCALE)
+        warnings.append(unit)
+    elif extreme.any():
         samples = np.where(extreme, np.float32(0), samples)
         damaged += int(extreme.sum())
     if damaged:
@@ -212,6 +207,19 @@ def _examine(sound: Sound, name: str) -> tuple[Samples, tuple[str, ...]]:
     if len(samples) < SHORT * sound.rate:
         warnings.append(f"{name} lasts only {len(samples) / sound.rate:.3f} s")
     return samples, tuple(warnings)
+
+
+def other_unit(samples: Samples, name: str) -> str:
+    """A sentence that tells that samples (N,) are in 16-bit units, empty where they are in -1..1. Raises AudioError
+    where they are in neither."""
+    if (np.abs(samples) > EXTREME).mean() <= MAX_DAMAGED:
+        return ""
+    peak = float(np.abs(samples).max())
+    if peak > FULL_SCALE:
+        raise AudioError(
+            f"expected float samples in -1..1, received up to {peak:.3g} in {name}; divide them by their full scale"
+        )
+    return f"{name} holds floats up to {peak:.0f}, read as 16-bit units where -1..1 is usual"
 
 
 def _resample(samples: Samples, rate: int, target_rate: int) -> Samples:

@@ -81,11 +81,11 @@ def _expanded(name: str, recursive: bool, root: Path | None) -> Iterator[Recordi
     path = Path(name)
     if name == "-":
         yield Recording(id="stdin", path=STDIN, place=Path("stdin"))
-    elif path.is_dir():
+    elif os.path.isdir(name):  # unlike Path's, it takes a name that cannot be looked up for none
         yield from _in_folder(path, recursive, root)
     elif path.suffix.lower() == ".jsonl":
         yield from (_from_manifest(path, example) for example in read_manifest(path))
-    elif not path.exists() and glob.has_magic(name):
+    elif not os.path.exists(name) and glob.has_magic(name):
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
         if not found:
             raise NarspeechError(f"expected files that match {name}, received none: check the pattern")

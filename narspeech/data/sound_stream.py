@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soxr  # type: ignore[import-untyped]
 
-from narspeech.data.audio import EXTREME
+from narspeech.data.audio import EXTREME, FULL_SCALE, QUIET, other_unit
 from narspeech.data.media import MediaReader
 from narspeech.data.sound_file import UNKNOWN_FRAMES, Part, Reader, Samples, check_channel, check_rate, mix
 from narspeech.data.sound_reader import open_reader, short_warning
@@ -66,17 +66,28 @@ class SoundStream:
         rate = reader.samplerate
         part = Part(name=str(self.path), channel=self.channel, start=0.0, duration=None, max_seconds=0.0)
         check_channel(part, reader.channels)
-        resampler, read, damaged = Resampler(rate, self.target_rate), 0, 0
+        resampler, read, damaged, values = Resampler(rate, self.target_rate), 0, 0, 0
+        full_scale: float | None = None  # of all samples, as the first block with sound tells it
         wanted = max(1, round(self.seconds * rate))
         more = True
         while more:
-            mono, bad = mix(reader.block(wanted), self.channel)
+            frames = reader.block(wanted)
+            mono, bad = mix(frames, self.channel)
+            if full_scale is None and np.abs(mono).max(initial=0) > QUIET:
+                unit = other_unit(mono, str(self.path))
+                full_scale, self.warnings = (FULL_SCALE, (unit,)) if unit else (1, ())
+            mono /= full_scale or 1
             extreme = np.abs(mono) > EXTREME
             mono[extreme] = 0
             read, damaged, more = read + len(mono), damaged + bad + int(extreme.sum()), len(mono) == wanted
+            values += frames.size if self.channel is None else len(frames)
             yield resampler.push(mono, last=not more)
         if not read:
             raise AudioError(f"expected sound, received none in {self.path}; is it empty, cut short or damaged?")
+        if damaged == values:
+            raise AudioError(
+                f"expected sound, received only samples that are no numbers in {self.path}; export it again"
+            )
         self.duration = read / rate
         if reader.broken or reader.cut_short(read):
             self.warnings += (short_warning(str(self.path), self.duration),)

@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
     except (NarspeechError, OSError) as error:
         print(f"narspeech evaluate: {error}", file=sys.stderr)
         return 2
-    print(report.text)
+    print(report.text.encode("utf-8", "backslashreplace").decode())  # half of a surrogate pair cannot be printed
     if report.too_high is not None:
         print(f"narspeech evaluate: {report.too_high}", file=sys.stderr)
         return 1

@@ -58,7 +58,7 @@ def inspect(
     """
     check_stretch(start, end)
     transcriber = find_transcriber(model, device, lm)
-    options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight)
+    options = transcriber.options(steps=steps, threshold=threshold, beam=beam, lm_weight=lm_weight, decoder=decoder)
     hearing = transcriber.hearing(options, decoder, hotwords)
     settings = told_settings(transcriber, hearing, lm, hotwords)
     stretch = load_stretch(recording, transcriber.rate, start, end, rate=rate, channel=channel)

@@ -121,8 +121,9 @@ def interpolate(grams: Counts, adjusted: Ints, kept: Kept, lower: Floats, size: 
     contexts, given the probabilities of those and the size of the vocabulary. What is pruned leaves all that it has."""
     prefix = grams.keys // size
     taken = discounts(adjusted)[np.minimum(adjusted, 3)]
-    total = np.bincount(prefix, adjusted, minlength=len(lower))
-    left = np.bincount(prefix, np.where(kept, taken, adjusted), minlength=len(lower))
+    # Of no n-grams at all numpy makes integers.
+    total = np.bincount(prefix, adjusted, minlength=len(lower)).astype(np.float64)
+    left = np.bincount(prefix, np.where(kept, taken, adjusted), minlength=len(lower)).astype(np.float64)
     share = np.divide(left, total, out=np.ones_like(total), where=total > 0)
     probs: Floats = (adjusted - taken) / total[prefix] + share[prefix] * lower[grams.suffix]
     return probs, share

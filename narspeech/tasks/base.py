@@ -82,7 +82,8 @@ def settings(config: RecipeConfig, own: DecodeOptions) -> list[Setting]:
         raise ConfigError(
             "expected several candidates for the teacher to choose from, received one: give --decode.candidates 1,9"
         )
-    found = [] if config.model.ctc is None else [Setting("ctc", "ctc", own)]
+    # The beam that suits the model's decoder says nothing of the one that suits the head.
+    found = [] if config.model.ctc is None else [Setting("ctc", "ctc", own if kind == "ctc" else own.but(beam=1))]
     if kind == "ctc":
         return found
     for steps, beam, candidates in product(decode.steps or (None,), decode.beams, decode.candidates):

@@ -6,6 +6,7 @@ python recipes/manifest/prepare.py --data my.csv --out DIR
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import warnings
@@ -201,7 +202,7 @@ def _records(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     tabs = listing.suffix.lower() == ".tsv"
     # In a table with tabs a quotation mark is part of the text.
     reader = csv.reader(
-        text.splitlines(keepends=True),
+        io.StringIO(text),  # splitlines would also cut at what may stand inside a text
         delimiter="\t" if tabs else ",",
         quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
     )

@@ -52,6 +52,22 @@ def test_damage_is_silence_and_told(tmp_path: Path) -> None:
     assert "2 samples that are no sound" in sound.warnings[0]
 
 
+def test_another_unit_is_read_as_in_a_short_file(tmp_path: Path) -> None:
+    samples = np.concatenate([np.zeros(16000, np.float32), 20000 * noise(32000)[:, 0]])
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    sound = SoundStream(path, target_rate=16000, seconds=1.0)
+    whole = load_audio(path)
+    np.testing.assert_allclose(np.concatenate(list(sound)), whole.samples, rtol=1e-6)
+    (told,), (expected,) = sound.warnings, whole.warnings  # how high they go is known only at the end
+    assert "read as 16-bit units" in told
+    assert "read as 16-bit units" in expected
+    for damaged, message in ((1e6 * samples, "divide them by"), (np.nan * samples, "no numbers")):
+        soundfile.write(path, damaged, 16000, subtype="FLOAT")
+        with pytest.raises(AudioError, match=message):
+            list(SoundStream(path, target_rate=16000))
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "received 0 bytes"), (b"this is no sound at all", "expected sound as wav")]
 )

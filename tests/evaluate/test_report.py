@@ -226,6 +226,13 @@ def test_details_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "expected a speaker in every id" in capsys.readouterr().err
 
 
+def test_text_that_cannot_be_printed_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ref = put(tmp_path, "ref.jsonl", '{"id": "a", "text": "hello \\ud800x world"}\n')
+    hyp = put(tmp_path, "hyp.jsonl", '{"id": "a", "text": "hello world"}\n')
+    assert main(["--ref", str(ref), "--hyp", str(hyp), "--details"]) == 0
+    assert "\\ud800x" in capsys.readouterr().out
+
+
 class _Page(HTMLParser):
     """The tags of a page, and whether they are closed in order; what they refer to, and the text."""
 

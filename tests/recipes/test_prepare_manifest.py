@@ -61,6 +61,12 @@ def test_case_is_kept_on_request_and_quoted_text_is_read(data):
     assert found["0"].text == "Well, YES"
 
 
+def test_a_line_ends_where_it_ends(data):
+    (data / "my.tsv").write_text("audio\ttext\nwav/0.wav\tone\u2028two\x1cthree\r\nwav/1.wav\tno\n", newline="")
+    found = every(recipe.prepare(data / "my.tsv", data / "out", held_out=0.5))
+    assert {key: example.text.split() for key, example in found.items()} == {"0": ["one", "two", "three"], "1": ["no"]}
+
+
 def test_pieces_of_one_recording_get_numbered_ids(data):
     rows = [{"audio": "wav/0.wav", "text": "a", "start": n / 4, "duration": 0.25} for n in range(4)]
     found = every(recipe.prepare(listing(data / "my.jsonl", rows), data / "out", held_out=0.25))

@@ -39,9 +39,16 @@ def test_a_teacher_chooses_where_there_is_a_choice() -> None:
             names(kind, steps=(), candidates=(1,) if kind == "nat" else (1, 9), teacher=teacher)
 
 
+def test_a_beam_is_that_of_the_models_own_decoder() -> None:
+    wide = OWN.but(beam=5)
+    head, own = settings(RecipeConfig(model=model_config("ar"), decode=DecodeConfig(steps=(), beams=(5,))), wide)
+    assert (head.options.beam, own.options.beam) == (1, 5)
+    assert settings(RecipeConfig(model=model_config("ctc")), wide)[0].options.beam == 5
+
+
 def test_options_are_the_models_own_but_for_the_budget() -> None:
     config = RecipeConfig(model=model_config("cmlm"), decode=DecodeConfig(steps=(1, 4), beams=(1, 3), candidates=(2,)))
-    ways = settings(config, OWN)
+    ways = settings(config, OWN.but(beam=5))
     assert (ways[0].decoder, ways[0].options) == ("ctc", OWN)
     assert [way.options for way in ways[1:]] == [
         DecodeOptions(steps=steps, threshold=0.5, beam=beam, candidates=2) for steps in (1, 4) for beam in (1, 3)
