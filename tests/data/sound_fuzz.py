@@ -176,8 +176,14 @@ def main(folder: Path) -> None:
 
     def usage() -> tuple[float, int]:
         """Seconds of processor time, and the most memory in KiB, of this process and its children."""
-        both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        return sum(one.ru_utime + one.ru_stime for one in both), max(one.ru_maxrss for one in both)
+        own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        spent = sum(one.ru_utime + one.ru_stime for one in (own, children))
+        # The peak that getrusage tells begins at the memory of the process which forked this one.
+        status = Path("/proc/self/status")
+        peak = own.ru_maxrss
+        if status.exists():
+            peak = int(dict(line.split(":", 1) for line in status.read_text().splitlines())["VmHWM"].split()[0])
+        return spent, max(peak, children.ru_maxrss)
 
     print("{}", flush=True)
     for number, path in enumerate(sorted(folder.iterdir())):
