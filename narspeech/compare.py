@@ -8,7 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,13 @@ class Comparison:
 
         Raises ConfigError where the two cannot stand in one table.
         """
-        if replace(earlier, rows=()) != replace(self, rows=()):
+        names = [one.name for one in fields(self) if one.name != "rows"]
+        differing = [name for name in names if getattr(earlier, name) != getattr(self, name)]
+        if differing:
+            wanted, given = (", ".join(f"{name} {getattr(one, name)}" for name in differing) for one in (earlier, self))
             raise ConfigError(
-                f"expected the settings of the comparison that stands in --out, {replace(earlier, rows=())}, "
-                f"received {replace(self, rows=())}: give the same, or name another --out"
+                f"expected the settings of the comparison that stands in --out, {wanted}, received {given}: "
+                "give the same, or name another --out"
             )
         fresh = {row.run for row in self.rows}
         return replace(self, rows=(*(row for row in earlier.rows if row.run not in fresh), *self.rows))
@@ -175,7 +178,9 @@ def compare(entrants: Sequence[Entrant], plan: Comparison) -> Comparison:
         )
     ways = {f"{entrant.folder.name}/{way.name}": (entrant, way) for entrant in entrants for way in entrant.ways}
     if plan.baseline not in ways:
-        raise ConfigError(f"expected a baseline among {', '.join(ways)}, received {plan.baseline}: name one of them")
+        raise ConfigError(
+            f"expected a baseline among {', '.join(ways)}, received {plan.baseline}: name one, or give its run, too"
+        )
     if len(ways) < sum(len(entrant.ways) for entrant in entrants):
         raise ConfigError("expected runs in folders of different names, received one name twice: rename a folder")
     quality = {name: entrant.quality(way) for name, (entrant, way) in ways.items()}

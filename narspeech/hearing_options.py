@@ -34,7 +34,8 @@ class HearingOptions:
     """With --decoder ctc: texts that the search keeps; by default 16 with --lm or --hotword, else 1. With flashlight,
     which counts a text with a blank behind it as another: by default 16."""
     hotword: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """A word or phrase to favour, spelt as the model writes; may be given often."""
+    """A word or phrase to favour, spelt as the model writes; may be given often. It counts with --decoder ctc; Mask-CTC
+    hears it only where it masks a token."""
     device: str | None = None
     """cpu, cuda, cuda:1, ...; by default CUDA where there is one."""
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from html import escape
 from itertools import zip_longest
+from pathlib import Path
 from typing import NamedTuple
 
+from narspeech.errors import NarspeechError
 from narspeech.tokenizer import BLANK, MASK, SPECIAL_PIECES
 
 LETTER, PADDING, GAP, HEIGHT, LABEL = 8.4, 6, 4, 26, 64
@@ -21,6 +23,12 @@ class Cell(NamedTuple):
 
     text: str
     confidence: float | None
+
+
+def check_svg(path: Path) -> None:
+    """Raises NarspeechError for a name that promises another kind of picture."""
+    if path.suffix.lower() != ".svg":
+        raise NarspeechError(f"expected --picture to end in .svg, received {path}: name it so")
 
 
 def draw_trace(rows: Sequence[Sequence[Cell]]) -> str:

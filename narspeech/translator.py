@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -19,16 +19,17 @@ from narspeech.batch import Padded
 from narspeech.checkpoint import ready
 from narspeech.data.batching import by_length
 from narspeech.decoders.base import DecodeOptions
-from narspeech.errors import CheckpointError, ConfigError, NarspeechError
+from narspeech.errors import CheckpointError, ConfigError, NarspeechError, complain
 from narspeech.files import write_atomic
 from narspeech.model import Model
-from narspeech.picture import cells, draw_trace
+from narspeech.picture import cells, check_svg, draw_trace
 from narspeech.result import Hypothesis, Translation
 from narspeech.search.rescore import decode_with, find_teacher
 from narspeech.tokenizer import Tokenizer
 
 # English to German; beside the package, not in it: only a copy of the repository has it.
 BUNDLED = Path(__file__).parents[1] / "models" / "en-de"
+STDIN = Path("-")
 
 
 class Translator:
@@ -178,9 +179,9 @@ class TranslateOptions:
     """Translate text: a line out for every line in, in their order. Without text or --input, stdin is read."""
 
     text: tuple[str, ...]
-    """Sentences, each an argument."""
+    """Sentences, each an argument; - alone stands for stdin."""
     input: Path | None = None
-    """A UTF-8 file with a sentence a line."""
+    """A UTF-8 file with a sentence a line; - for stdin."""
     model: Path | None = None
     """A checkpoint folder, such as OUT/final; by default models/en-de of the repository."""
     decoder: Literal["ctc"] | None = None
@@ -209,7 +210,8 @@ class TranslateOptions:
 
 
 def main(argv: list[str]) -> int:
-    """`narspeech translate`: 0 when everything is translated. Raises NarspeechError on bad usage or input."""
+    """`narspeech translate`: 0 when everything is translated, 3 where the model cannot be loaded. Raises NarspeechError
+    on bad usage or input."""
     # Python callers of this module need not pay for what only the command uses.
     import tyro
 
@@ -217,9 +219,17 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(TranslateOptions, args=argv, prog="narspeech translate", config=config)
     if options.text and options.input is not None:
         raise NarspeechError("expected text or --input, received both: give one of them")
+    if options.text == ("-",):
+        options = replace(options, text=(), input=STDIN)
     if options.picture is not None and len(options.text) != 1:
         raise NarspeechError("expected one sentence as an argument for --picture, received none or several: give one")
-    translator = Translator(options.model, device=options.device, teacher=options.teacher)
+    if options.picture is not None:
+        check_svg(options.picture)
+    try:
+        translator = Translator(options.model, device=options.device, teacher=options.teacher)
+    except (CheckpointError, ConfigError) as error:
+        complain(str(error))
+        return 3
     trace = options.trace or options.picture is not None
     decoding = translator.options(
         steps=options.steps,
@@ -251,7 +261,7 @@ def _open(options: TranslateOptions, files: contextlib.ExitStack) -> tuple[Itera
     together = 16 * max(options.batch_size, 1)
     if options.text:
         return iter(options.text), together
-    if options.input is None:
+    if options.input is None or options.input == STDIN:
         # Who types is answered line by line.
         return decoded(sys.stdin.buffer, "stdin"), 1 if sys.stdin.isatty() else together
     try:

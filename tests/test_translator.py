@@ -212,6 +212,10 @@ def test_a_line_out_for_every_line_in(
     output = capsys.readouterr()
     assert output.out.split("\n") == [expected[0], "", expected[3], ""]
     assert output.err == ""
+    for name in (["-"], ["--input", "-"]):
+        type_in(monkeypatch, TEXTS[0].encode())
+        assert cli.main([*arguments, *name]) == 0
+        assert capsys.readouterr().out == f"{expected[0]}\n"
     type_in(monkeypatch, b"")
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == ""
@@ -265,7 +269,7 @@ def test_jsonl(lengths_model: Model, tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--model", "nowhere", "a"],
+        ["--picture", "trace.png", "a"],
         ["--steps", "-1", "a"],
         ["--beam", "0", "a"],
         ["--batch-size", "0", "a"],
@@ -275,8 +279,15 @@ def test_jsonl(lengths_model: Model, tmp_path: Path, capsys: pytest.CaptureFixtu
     ],
 )
 def test_wrong_input_is_one_sentence(flags: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = flags if "--model" in flags else ["--model", str(folder), *flags]
-    assert cli.main(["translate", *given]) == 2
+    refused(cli.main(["translate", "--model", str(folder), *flags]), 2, capsys)
+
+
+def test_a_model_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(cli.main(["translate", "--model", "nowhere", "a"]), 3, capsys)
+
+
+def refused(code: int, expected: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code == expected
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.count("\n") == 1

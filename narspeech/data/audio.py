@@ -90,7 +90,8 @@ def load_audio(
 def _name(source: Any) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
-    return f"the {type(source).__name__} given"
+    name = getattr(source, "name", None)  # of a file object, <stdin> for one
+    return name if isinstance(name, str) else f"the {type(source).__name__} given"
 
 
 def _from_path(path: Path, part: Part) -> Sound:

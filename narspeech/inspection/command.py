@@ -13,6 +13,7 @@ from narspeech.errors import AudioError, CheckpointError, ConfigError, Narspeech
 from narspeech.files import write_atomic
 from narspeech.hearing_options import HearingOptions
 from narspeech.inspection.inspector import check_stretch, load_stretch, make, told_settings
+from narspeech.picture import check_svg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class InspectOptions(HearingOptions):
     overwrite: bool = False
     """Replace what is there already."""
     sound: bool = True
-    """Put the sound into the page, to be played there."""
+    """Without the sound, which is otherwise in the page, to be played there."""
 
 
 def main(argv: list[str]) -> int:
@@ -47,6 +48,8 @@ def main(argv: list[str]) -> int:
     out = options.out or Path(Path(name).stem + ".html")
     if options.picture is not None and os.path.realpath(options.picture) == os.path.realpath(out):
         raise NarspeechError(f"expected two files for page and picture, received {out} for both: name another")
+    if options.picture is not None:
+        check_svg(options.picture)
     for path in (out, options.picture):
         check_target(path, options)
     try:

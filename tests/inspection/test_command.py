@@ -86,7 +86,7 @@ def test_nothing_is_replaced_unasked(arguments: list[str], sound: Path, capsys: 
     assert cli.main([*arguments, str(sound), "--out", "folder", "--overwrite"]) == 2
     before = sound.read_bytes()
     assert cli.main([*arguments, str(sound), "--out", str(sound), "--overwrite"]) == 2
-    assert cli.main([*arguments, str(sound), "--out", "both", "--picture", "./both"]) == 2
+    assert cli.main([*arguments, str(sound), "--out", "both.svg", "--picture", "./both.svg"]) == 2
     assert sound.read_bytes() == before
 
 
@@ -94,6 +94,8 @@ def test_the_picture_is_an_svg(arguments: list[str], sound: Path, capsys: pytest
     argv = [*arguments, str(sound), "--out", "new/page.html", "--picture", "new/panel.svg"]
     assert cli.main(argv) == 0
     assert capsys.readouterr().out == "new/page.html\nnew/panel.svg\n"
+    assert cli.main([*arguments, str(sound), "--picture", "panel.png"]) == 2
+    assert "expected --picture to end in .svg" in capsys.readouterr().err
     content = Path("new/panel.svg").read_text("utf-8")
     assert ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(" not in content
