@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from narspeech.errors import ManifestError
@@ -39,10 +40,11 @@ class Record(NamedTuple):
     text: str | None
 
 
-def form_of(lines: Sequence[Line]) -> Form:
+def form_of(lines: Sequence[Line], path: Path) -> Form:
     """The form of a file by its lines that are not blank: jsonl, tsv (by its header), trn, stm, ctm, or else text.
 
-    Lines of plain text without ids are never guessed. sclite's comments (;;) do not count.
+    Lines of plain text without ids are never guessed. sclite's comments (;;) do not count. What would be text is tsv
+    where the file's name says so and its first line has a tab: else an unknown header would be scored as an utterance.
     """
     first = lines[0].content
     if _JSON.match(first):
@@ -51,7 +53,8 @@ def form_of(lines: Sequence[Line]) -> Form:
         return "tsv"
     told = [line.content for line in lines if not line.content.startswith(";;")]
     tests: tuple[tuple[Form, re.Pattern[str]], ...] = (("trn", _TRN), ("stm", _STM), ("ctm", _CTM))
-    return next((form for form, pattern in tests if told and all(map(pattern.fullmatch, told))), "text")
+    rest: Form = "tsv" if path.suffix.lower() == ".tsv" and "\t" in first else "text"
+    return next((form for form, pattern in tests if told and all(map(pattern.fullmatch, told))), rest)
 
 
 def records(lines: Sequence[Line], form: Form, path: object) -> Iterator[Record]:
@@ -105,14 +108,19 @@ def _jsonl(line: str, where: str) -> Record:
 
 
 def _tsv(lines: Sequence[Line], path: object) -> Iterator[Record]:
-    columns = _columns(lines[0].content)
-    name, text = columns or (0, 1)
-    width = len(lines[0].content.split("\t"))
+    header = lines[0].content
+    columns = _columns(header)
+    width = len(header.split("\t"))
     if width < 2:
+        raise ManifestError(f"expected columns with tabs between in {path}, received {header[:80]}: is it a tsv file?")
+    if columns is None:
         raise ManifestError(
-            f"expected columns with tabs between in {path}, received {lines[0].content[:80]}: is it a tsv file?"
+            f"expected a header in {path} that names an id ({', '.join(_ID_COLUMNS)}) and a text "
+            f"({', '.join(_TEXT_COLUMNS)}), received {header.strip()[:80]!r}: rename the columns, or give "
+            "--ref-format text or --hyp-format text if there is no header"
         )
-    for number, line in lines[1:] if columns else lines:
+    name, text = columns
+    for number, line in lines[1:]:
         cells = line.rstrip("\r").split("\t")
         if len(cells) != width or not cells[name].strip():
             raise ManifestError(

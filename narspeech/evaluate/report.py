@@ -70,7 +70,8 @@ class EvaluateOptions:
     per_utterance: Path | None = None
     """Also write the errors of each utterance there, one JSON object a line."""
     failed_as_empty: bool = False
-    """Score an utterance that has an error in place of a text as empty; else it is refused."""
+    """Score as empty an utterance that has an error in place of a text, or of which a ctm has no word; else it is
+    refused."""
     samples: int = 10_000
     """Corpora drawn by the paired bootstrap."""
     seed: int = 0
@@ -134,7 +135,8 @@ def _metrics(options: EvaluateOptions) -> list[str]:
     given = [f"--{name.replace('_', '-')}" for name in need if getattr(options, name) is not None]
     if given and "wer" not in metrics:
         raise ConfigError(
-            f"expected the metric wer with {given[0]}, received {options.metric}: BLEU is a corpus's, not a text's"
+            f"expected the metric wer with {given[0]}, which is about word errors, received {options.metric}: "
+            f"add wer (--metric {options.metric},wer), or leave {given[0]} out"
         )
     if options.max_wer is not None and not 0 <= options.max_wer < float("inf"):
         raise ConfigError(f"expected a WER in per cent of 0 or more as --max-wer, received {options.max_wer}")

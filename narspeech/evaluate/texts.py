@@ -27,7 +27,7 @@ def read_texts(path: Path, *, form: Form | None = None, failed_as_empty: bool = 
     if form == "lines":
         return read_lines(path)
     lines = _numbered(path)
-    form = form or form_of(lines)
+    form = form or form_of(lines, Path(path))
     if form in ("stm", "ctm"):
         return by_recording(read_stm(lines, path) if form == "stm" else read_ctm(lines, path), path)
     texts: dict[str, str] = {}
@@ -56,15 +56,22 @@ def read_pair(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """References and hypotheses by id, joined: words of a ctm file go to the segments of an stm file by their times.
 
+    A ctm has no line for a recording without words: with `failed_as_empty` an id that it lacks is read as empty.
+
     Raises ManifestError as `read_texts`, and if an id is on one side only.
     """
+    timed = False
     if "lines" not in forms:
         lines = _numbered(references), _numbered(hypotheses)
-        if (forms[0] or form_of(lines[0]), forms[1] or form_of(lines[1])) == ("stm", "ctm"):
+        told = forms[0] or form_of(lines[0], Path(references)), forms[1] or form_of(lines[1], Path(hypotheses))
+        if told == ("stm", "ctm"):
             return by_segment(read_stm(lines[0], references), read_ctm(lines[1], hypotheses), references)
+        timed = told[1] == "ctm"
     truth = read_texts(references, form=forms[0], failed_as_empty=failed_as_empty)
     found = read_texts(hypotheses, form=forms[1], failed_as_empty=failed_as_empty)
-    check_ids(truth, found)
+    if timed and failed_as_empty:
+        found |= {name: "" for name in truth if name not in found}
+    check_ids(truth, found, timed=timed)
     return truth, found
 
 
@@ -81,16 +88,18 @@ def read_lines(path: Path) -> dict[str, str]:
     return {str(number): line.strip() for number, line in enumerate(lines, 1)}
 
 
-def check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:
-    """Raises ManifestError if an id is on one side only."""
+def check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str], *, timed: bool = False) -> None:
+    """Raises ManifestError if an id is on one side only; `timed` says that the hypotheses are of a ctm."""
     lacking = [name for name in references if name not in hypotheses]
     unknown = [name for name in hypotheses if name not in references]
     if lacking or unknown:
         parts = [f"no hypothesis for {_some(lacking)}"] if lacking else []
         parts += [f"no reference for {_some(unknown)}"] if unknown else []
+        # Where an id is unknown the option would hide what is wrong: the names do not match.
+        ctm = ", or, as a ctm has no line for a recording without words, score these as empty (--failed-as-empty)"
         raise ManifestError(
             f"expected the same ids on both sides, received {' and '.join(parts)}: "
-            "score a whole set against its own references"
+            f"score a whole set against its own references{ctm if timed and not unknown else ''}"
         )
 
 

@@ -101,8 +101,9 @@ def test_no_utterances() -> None:
 
 
 @pytest.mark.skipif(SCLITE is None, reason="needs sclite (Debian's sctk)")
-def test_equal_to_sclite_itself(tmp_path: Path) -> None:
-    pairs = random_pairs(400, seed=12)
+@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.soak)])
+def test_equal_to_sclite_itself(tmp_path: Path, count: int) -> None:
+    pairs = random_pairs(count, seed=12)
     # sclite knows neither an empty transcript nor bytes beyond ASCII.
     pairs = [(r.encode("ascii", "ignore").decode(), h.encode("ascii", "ignore").decode()) for r, h in pairs]
     pairs = [(r, h) for r, h in pairs if r.split() and h.split()]

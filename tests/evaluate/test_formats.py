@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from narspeech.evaluate.formats import FORMS, Form, Line, form_of
@@ -36,5 +38,24 @@ from narspeech.evaluate.formats import FORMS, Form, Line, form_of
     ],
 )
 def test_forms_are_told_by_content(content: str, form: Form) -> None:
-    assert form_of([Line(number, line) for number, line in enumerate(content.split("\n"), 1)]) == form
+    assert form_of(numbered(content), Path("file")) == form
     assert form in FORMS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("r.tsv", "file\tlabel\na\tb", "tsv"),
+        ("r.TSV", "start\tend\ttext", "tsv"),
+        ("r.tsv", "u1 a b\nu2\tc", "text"),  # a header would have tabs
+        ("r.tsv", "w\t1\t0.00\t0.25\thello", "ctm"),
+        ("text", "file\tlabel\na\tb", "text"),  # Kaldi's own name: ids and words may be any
+        ("tsv", "u1\ta b", "text"),
+    ],
+)
+def test_a_name_in_tsv_tells_columns_from_text(name: str, content: str, form: Form) -> None:
+    assert form_of(numbered(content), Path(name)) == form
+
+
+def numbered(content: str) -> list[Line]:
+    return [Line(number, line) for number, line in enumerate(content.split("\n"), 1)]

@@ -149,7 +149,11 @@ def test_command_compares_translations(tmp_path: Path, capsys: pytest.CaptureFix
         (["--metric", "ter"], "expected metrics among wer, bleu, chrf, received 'ter'"),
         (["--metric", "bleu", "--per-utterance", "each.jsonl"], "expected the metric wer with --per-utterance"),
         (["--metric", "bleu", "--lines"], "no reference for 4"),
-        (["--metric", "bleu", "--max-wer", "5"], "expected the metric wer with --max-wer"),
+        (
+            ["--metric", "bleu", "--max-wer", "5"],
+            "expected the metric wer with --max-wer, which is about word errors, received bleu: "
+            "add wer (--metric bleu,wer), or leave --max-wer out",
+        ),
         (["--max-wer", "-1"], "expected a WER in per cent of 0 or more"),
         (["--max-wer", "nan"], "expected a WER in per cent of 0 or more"),
         (["--lines", "--ref-format", "trn"], "expected --lines or forms"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from narspeech.errors import ManifestError
+from narspeech.evaluate.formats import _ID_COLUMNS, _TEXT_COLUMNS
 from narspeech.evaluate.texts import read_lines, read_pair, read_texts
 from tests.fakes import lines, put
 
@@ -84,13 +86,33 @@ def test_reads_trn(tmp_path: Path) -> None:
 def test_reads_tsv_by_its_header(tmp_path: Path) -> None:
     path = put(tmp_path, "r.tsv", "path\tage\tsentence\r\na b.mp3\t7\tOne two\r\nc.mp3\t\t\n")
     assert read_texts(path) == {"a b.mp3": "One two", "c.mp3": ""}
-    bare = put(tmp_path, "bare.tsv", "a b\tone\nc d\ttwo\n")
-    assert read_texts(bare, form="tsv") == {"a b": "one", "c d": "two"}
     for content in ("id\ttext\na\tb\tc\n", "id\ttext\n\tb\n"):
         with pytest.raises(ManifestError, match="line 2"):
             read_texts(put(tmp_path, "bad.tsv", content))
     with pytest.raises(ManifestError, match="with tabs between"):
         read_texts(put(tmp_path, "bad.tsv", "id text\n"), form="tsv")
+
+
+@pytest.mark.parametrize("header", ["file\tlabel", "word\tby"])
+def test_a_tsv_with_an_unknown_header_is_refused(tmp_path: Path, header: str) -> None:
+    content = f"{header}\na\tb\n"
+    known = r"an id \(id, .*, path\) and a text \(text, .*, reference\), received '.*--hyp-format text"
+    with pytest.raises(ManifestError, match=known):
+        read_texts(put(tmp_path, "h.tsv", content))
+    with pytest.raises(ManifestError, match=known):
+        read_texts(put(tmp_path, "h", content), form="tsv")
+    # Kaldi's text may have tabs, and a table without a header can be read as such.
+    assert len(read_texts(put(tmp_path, "text", content))) == 2
+    assert read_texts(put(tmp_path, "bare.tsv", "u1\ta b\nu2\tc\n"), form="text") == {"u1": "a b", "u2": "c"}
+
+
+def test_documentation_lists_every_column() -> None:
+    documentation = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    listed = re.search(r"calls the id (.*?), and the text\s(.*?), in capitals", documentation, re.DOTALL)
+    assert listed is not None
+    names, texts = listed.groups()
+    assert tuple(re.findall("`(.*?)`", names)) == _ID_COLUMNS
+    assert tuple(re.findall("`(.*?)`", texts)) == _TEXT_COLUMNS
 
 
 def test_the_form_given_overrides_the_content(tmp_path: Path) -> None:

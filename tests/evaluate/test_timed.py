@@ -8,6 +8,8 @@ import pytest
 
 from narspeech.errors import ManifestError
 from narspeech.evaluate.texts import read_pair, read_texts
+from narspeech.result import Segment, Transcript, Word
+from narspeech.writers import WriteOptions, write_ctm
 
 STM = """;; a comment
 w1 1 spkA 0.5 2.0 <o,f0,male> the cat sat
@@ -59,6 +61,29 @@ def test_without_times_they_are_read_by_recording(tmp_path: Path) -> None:
     assert read_pair(stm, put(tmp_path, "h", "w first\n"), (None, None))[1] == {"w": "first"}
     with pytest.raises(ManifestError, match="not to be scored"):
         read_texts(put(tmp_path, "r.stm", STM))
+
+
+def transcript(text: str) -> Transcript:
+    words = tuple(Word(text=word, start=0.1, end=0.2, confidence=0.5) for word in text.split())
+    return Transcript.of((Segment.of(words, 0.0, 1.0),), duration=1.0)
+
+
+def test_a_recording_without_words_is_missing_in_a_ctm(tmp_path: Path) -> None:
+    # As `narspeech transcribe --format ctm` writes it: nothing for a recording of noise.
+    words = write_ctm(transcript("a"), WriteOptions(id="a")) + write_ctm(transcript(""), WriteOptions(id="noise"))
+    ref, hyp = put(tmp_path, "r", "a a\nnoise x y\n"), put(tmp_path, "h.ctm", words)
+    with pytest.raises(ManifestError, match=r"no hypothesis for noise \(1\).*--failed-as-empty"):
+        read_pair(ref, hyp, (None, None))
+    truth, found = read_pair(ref, hyp, (None, None), failed_as_empty=True)
+    assert (truth, found) == ({"a": "a", "noise": "x y"}, {"a": "a", "noise": ""})
+    # Other names are a mistake, whatever is lacking; and no other form lacks what was heard.
+    for failed_as_empty in (False, True):
+        with pytest.raises(ManifestError, match=r"no reference for a \(1\)") as refusal:
+            read_pair(put(tmp_path, "o", "b a\n"), hyp, (None, None), failed_as_empty=failed_as_empty)
+        assert "--failed-as-empty" not in str(refusal.value)
+    with pytest.raises(ManifestError, match="no hypothesis for noise") as refusal:
+        read_pair(ref, put(tmp_path, "h", "a a\n"), (None, None), failed_as_empty=True)
+    assert "--failed-as-empty" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

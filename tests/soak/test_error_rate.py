@@ -1,4 +1,5 @@
-"""10,000 random pairs: totals, and how they split, are jiwer's, pair by pair and over the corpus."""
+"""Many random pairs: totals, and how they split, are jiwer's, pair by pair and over the corpus; and where sclite's
+weights make others of them."""
 
 from __future__ import annotations
 
@@ -26,3 +27,13 @@ def test_equal_to_jiwer_on_10000_pairs(unit: Unit, process: object) -> None:
     )  # fmt: skip
     rate = whole.wer if unit == "word" else whole.cer
     assert ours.rate == pytest.approx(rate, abs=1e-12)
+
+
+@pytest.mark.soak
+def test_how_often_sclites_weights_differ_on_20000_pairs() -> None:
+    references, hypotheses = map(list, zip(*random_pairs(20_000, seed=12), strict=True))
+    plain, weighted = (counts(references, hypotheses, alignment=how)[:, :3] for how in ("jiwer", "sclite"))
+    assert (weighted.sum(1) >= plain.sum(1)).all()
+    # What docs/evaluate.md says.
+    assert (weighted.sum(1) > plain.sum(1)).sum() == 140
+    assert (weighted != plain).any(1).sum() == 1725
