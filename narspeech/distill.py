@@ -100,6 +100,15 @@ class Teacher:
         return manifest
 
 
+def check_distilled(folder: Path) -> None:
+    """Raise ConfigError where no teacher has written into `folder`."""
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(
+            f"expected the distilled/ of a teacher's run for --distilled, received {folder} without {MANIFEST}: "
+            "correct the path, or run the teacher's stage distill first"
+        )
+
+
 def read_partial(path: Path) -> dict[str, Written]:
     """What an interrupted distillation has written, by id; a last line cut short by a kill is removed."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []

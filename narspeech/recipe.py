@@ -19,7 +19,7 @@ from narspeech.data.corpus import refuse
 from narspeech.data.dataset import collate
 from narspeech.data.split import Split, split
 from narspeech.decoders.base import DecodeOptions
-from narspeech.distill import Teacher
+from narspeech.distill import Teacher, check_distilled
 from narspeech.errors import ConfigError, NarspeechError
 from narspeech.evaluate.measure import Bleu, ErrorRates, Measure
 from narspeech.evaluate.texts import read_texts
@@ -80,7 +80,12 @@ class Run:
         return Task(read(self.config, self.out), judge())
 
     def stages(self, names: Sequence[str]) -> None:
-        """One stage after the other; under torchrun all processes train, and the first alone does the rest."""
+        """One stage after the other; under torchrun all processes train, and the first alone does the rest.
+
+        Raises NarspeechError before the first where a package is missing that a later one needs.
+        """
+        if not SCORING.isdisjoint(names):  # else it would show after the first epoch
+            self.task.measure.check_installed()
         for name in names:
             if self.rank == 0:
                 print(f"narspeech: {name}", file=sys.stderr)
@@ -183,6 +188,13 @@ class Run:
             refuse_changes(self.out, {**settings, **earlier, "recipe": recipe}, settings, may_change)
         if self.init is not None:
             checkpoint.read_config(self.init)  # a wrong path shows now and not after an hour of preparation
+        if self.distilled is not None:
+            check_distilled(self.distilled)
+        if self.config.fine_tuning and settings["init"] is None:
+            raise ConfigError(
+                "expected --init CHECKPOINT for a profile that only fine-tunes, received none: "
+                "name a model of the language, such as narspeech/models/english"
+            )
         self.init, self.distilled = (
             None if settings[name] is None else Path(settings[name]) for name in ("init", "distilled")
         )
@@ -293,6 +305,8 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "distill": Run.distill,
 }
 USUAL = ("prepare", "train", "average", "decode", "score")
+# These judge texts.
+SCORING = frozenset({"train", "average", "score"})
 
 
 def may_change(name: str) -> bool:

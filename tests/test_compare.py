@@ -28,6 +28,8 @@ def plan(baseline: str) -> Comparison:
 def runs(tmp_path_factory):
     """One of each kind: raw and refined, and as if it had been trained on what a teacher wrote."""
     folder = tmp_path_factory.mktemp("runs")
+    (folder / "ar" / "distilled").mkdir(parents=True)
+    (folder / "ar" / "distilled" / "manifest.json").write_text("{}")
     for kind, distilled in (("ar", None), ("mask_ctc", folder / "ar" / "distilled")):
         config = RecipeConfig(
             task="translation", model=model_config(kind, "text"), decode=DecodeConfig(steps=(2,), beams=(1, 2))

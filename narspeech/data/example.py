@@ -37,6 +37,7 @@ _FIELDS: dict[str, str] = {
     "speaker": "a string or null",
 }
 _REQUIRED = ("id", "audio", "text", "duration")
+_MEND = "let recipes/manifest/prepare.py write the manifest, or, to transcribe, name the sound files instead"
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Example]:
@@ -47,20 +48,21 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Example]:
     """
     path = Path(path)
     folder = path.absolute().parent
-    return [_parse(fields, where, folder) for where, fields in read_objects(path, _FIELDS, required=_REQUIRED)]
+    objects = read_objects(path, _FIELDS, required=_REQUIRED, mend=_MEND)
+    return [_parse(fields, where, folder) for where, fields in objects]
 
 
 def read_objects(
-    path: Path, known: Mapping[str, str], *, required: Sequence[str]
+    path: Path, known: Mapping[str, str], *, required: Sequence[str], mend: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every object of a JSONL manifest that has the `required` and only `known` fields (name: what it holds), and where
-    it stands; its id occurs once. Raises ManifestError."""
+    it stands; its id occurs once. Raises ManifestError; where a field is missing it says how to `mend` that."""
     first_seen: dict[object, int] = {}
     for number, line in enumerate(_read_lines(path), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        fields = _object(line, where, known, required)
+        fields = _object(line, where, known, required, mend)
         yield where, fields  # the reader has checked the values when it asks for the next
         if fields["id"] in first_seen:
             raise ManifestError(
@@ -100,16 +102,17 @@ def write_manifest(path: str | os.PathLike[str], examples: Iterable[Example]) ->
     write_atomic(path, "".join(lines).encode())
 
 
-def _object(line: str, where: str, known: Mapping[str, str], required: Sequence[str]) -> dict[str, Any]:
+def _object(line: str, where: str, known: Mapping[str, str], required: Sequence[str], mend: str) -> dict[str, Any]:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{where}: expected one JSON object, received {shorten(line)} ({error})") from error
     if not isinstance(fields, dict):
         raise ManifestError(f"{where}: expected one JSON object, received {shorten(line)}")
-    for name in required:
-        if name not in fields:
-            raise ManifestError(f"{where}: expected the field {name!r} ({known[name]}), received only {sorted(fields)}")
+    missing = [f"{name!r} ({known[name]})" for name in required if name not in fields]
+    if missing:
+        named = f"the field{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        raise ManifestError(f"{where}: expected {named}, received only {sorted(fields)}: {mend}")
     for name in fields:
         if name not in known:
             # An ignored misspelling ("strat") would quietly train on the wrong part of a recording.

@@ -37,6 +37,7 @@ class Pair:
 
 
 _FIELDS = {"id": "a non-empty string", "source": "a string", "target": "a string"}
+_MEND = "add it, or let the recipe's prepare.py write the manifest"
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
@@ -45,7 +46,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
     Raises ManifestError, naming the file and line, on anything malformed and on an id that occurs twice.
     """
     pairs = []
-    for where, fields in read_objects(Path(path), _FIELDS, required=tuple(_FIELDS)):
+    for where, fields in read_objects(Path(path), _FIELDS, required=tuple(_FIELDS), mend=_MEND):
         for name, value in fields.items():
             if not isinstance(value, str) or (name == "id" and not value.strip()):
                 raise ManifestError(

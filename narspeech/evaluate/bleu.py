@@ -30,6 +30,12 @@ class TranslationScore:
         return asdict(self)
 
 
+def check_installed() -> None:
+    """Raise NarspeechError where sacrebleu is missing."""
+    for name in METRICS:
+        _metric(name)
+
+
 def score_translations(
     references: Sequence[str], hypotheses: Sequence[str], metrics: Sequence[Metric] = METRICS
 ) -> dict[str, TranslationScore]:

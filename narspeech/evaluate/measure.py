@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from narspeech.evaluate.bleu import NAMES, score_translations
+from narspeech.evaluate.bleu import NAMES, check_installed, score_translations
 from narspeech.evaluate.error_rate import corpus
 from narspeech.evaluate.scores import sample_lines, score
 from narspeech.evaluate.texts import check_ids
@@ -35,6 +35,10 @@ class Measure(ABC):
     falling: ClassVar[bool]
 
     @abstractmethod
+    def check_installed(self) -> None:
+        """Raise NarspeechError where a package is missing that the scores need."""
+
+    @abstractmethod
     def rates(self, texts: Texts) -> dict[str, float]:
         """By name, for the metrics of a training."""
 
@@ -59,6 +63,9 @@ class ErrorRates(Measure):
     """Word and character error rates as fractions."""
 
     falling = True
+
+    def check_installed(self) -> None:
+        """What they need comes with narspeech."""
 
     def rates(self, texts: Texts) -> dict[str, float]:
         words = corpus(texts)
@@ -89,6 +96,9 @@ class Bleu(Measure):
     """BLEU and chrF in points, of cased and detokenised text."""
 
     falling = False
+
+    def check_installed(self) -> None:
+        check_installed()
 
     def rates(self, texts: Texts) -> dict[str, float]:
         references, hypotheses = zip(*texts, strict=True)

@@ -55,9 +55,11 @@ TaskName = Literal["recognition", "translation", "speech_translation"]
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeConfig:
-    """Every number of an experiment; OUT/config.json holds it."""
+    """Every number of an experiment; OUT/config.json holds it. fine_tuning: it is nothing without a checkpoint to start
+    from, and is refused without one."""
 
     task: TaskName = "recognition"
+    fine_tuning: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -9,9 +9,11 @@ import csv
 import io
 import json
 import math
+import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,7 +103,6 @@ def _examples(listing: Path, lower: bool) -> list[Example]:
     if not rows:
         raise ManifestError(f"expected utterances in {listing}, received none")
     sounds = list(dict.fromkeys(row.audio for row in rows))
-    refuse([str(sound) for sound in sounds if not sound.is_file()], f"the sounds of {listing}", "that do not exist")
     seconds = dict(zip(sounds, measure(sounds), strict=True))
     problems = [
         f"{row.where} ({row.start + (row.duration or 0):.2f} s of {seconds[row.audio]:.2f} s)"
@@ -144,9 +145,10 @@ def _rows(listing: Path) -> list[Row]:
     rows: list[Row] = []
     problems: list[str] = []
     ignored: set[str] = set()
+    exists = cache(os.path.isfile)  # many lines may be pieces of one recording
     for number, fields in _records(listing):
         ignored |= fields.keys() - set(COLUMNS)
-        row, problem = _row(listing, number, fields)
+        row, problem = _row(listing, number, fields, exists)
         rows.append(row)
         if problem:
             problems.append(f"{row.where} {problem}")
@@ -156,8 +158,8 @@ def _rows(listing: Path) -> list[Row]:
     return rows
 
 
-def _row(listing: Path, number: int, fields: dict[str, Any]) -> tuple[Row, str]:
-    """The row and what is wrong with it, if anything."""
+def _row(listing: Path, number: int, fields: dict[str, Any], exists: Callable[[Path], bool]) -> tuple[Row, str]:
+    """The row and all that is wrong with it, if anything."""
     values = {name: "" if fields.get(name) is None else str(fields[name]).strip() for name in COLUMNS}
     start, duration = _seconds(values["start"] or "0"), _seconds(values["duration"] or "nan")
     row = Row(
@@ -169,17 +171,20 @@ def _row(listing: Path, number: int, fields: dict[str, Any]) -> tuple[Row, str]:
         None if math.isnan(duration) else duration,
         values["speaker"] or None,
     )
+    problems: list[str] = []
     if not values["audio"]:
-        return row, "has no audio"
+        problems.append("has no audio")
+    elif not exists(row.audio):
+        problems.append(f"names {row.audio}, which does not exist")
     if not values["text"]:
-        return row, "has no text"
+        problems.append("has no text")
     if len(row.id.split()) > 1:
-        return row, f"has white space in the id {row.id!r}"
+        problems.append(f"has white space in the id {row.id!r}")
     if not 0 <= start < math.inf:
-        return row, f"has the start {values['start']!r}"
+        problems.append(f"has the start {values['start']!r}")
     if values["duration"] and not 0 < duration < math.inf:
-        return row, f"has the duration {values['duration']!r}"
-    return row, ""
+        problems.append(f"has the duration {values['duration']!r}")
+    return row, " and ".join(problems)
 
 
 def _seconds(text: str) -> float:

@@ -32,16 +32,16 @@ def warm() -> Recipe:
 
 
 def small() -> Recipe:
-    """Mask-CTC with 5 million parameters. Start it from a model of the language, or from `warm`."""
+    """Mask-CTC with 7 million parameters. Start it from a model of the language, or from `warm`."""
     return Recipe((SOURCE,), librispeech.small_mask_ctc().config)
 
 
 def tune() -> Recipe:
     """A light touch for an hour or less of recordings: `small` with fewer epochs at a lower rate. Needs --init."""
     sources, config = small()
-    train = replace(config.train, optim=replace(config.train.optim, learning_rate=3e-4, warmup=100))
+    train = replace(config.train, epochs=10, optim=replace(config.train.optim, learning_rate=3e-4, warmup=100))
     model = replace(config.model, ctc=replace(config.model.ctc, guided=0.0))
-    return Recipe(sources, replace(config, model=model, train=train))
+    return Recipe(sources, replace(config, fine_tuning=True, model=model, train=train))
 
 
 PROFILES = {profile.__name__: profile for profile in (warm, small, tune)}

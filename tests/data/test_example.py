@@ -63,7 +63,11 @@ def test_optional_fields_and_blank_lines(tmp_path: Path) -> None:
         ("{", "one JSON object"),
         ("[1]", "one JSON object"),
         ("[" * 100000, "one JSON object"),
-        ({"id": "b"}, "the field 'audio'"),
+        ({"id": "b"}, "the fields 'audio' .*, 'text' .*, 'duration' .*, received only"),
+        (
+            {"audio": "b.wav", "text": "b"},
+            r"'id' .*, 'duration' .*, received only .*: let recipes/manifest/prepare\.py write .* name the sound files",
+        ),
         ({**GOOD, "id": ""}, "'id' to be a non-empty string"),
         ({**GOOD, "id": 7}, "'id' to be a non-empty string"),
         ({**GOOD, "id": "b", "text": None}, "'text' to be a string"),

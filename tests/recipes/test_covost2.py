@@ -99,6 +99,7 @@ def test_what_is_learned_is_what_the_teacher_wrote(corpus, tmp_path):
     distilled = tmp_path / "distilled"
     distilled.mkdir()
     lines = [json.dumps({"id": one.id, "source": "x", "target": f"Neu {one.text}"}) + "\n" for one in raw]
+    (distilled / "manifest.json").write_text("{}")
     (distilled / "other-corpus.jsonl").write_text("".join(lines))
     run = Run(recipe, None, tmp_path / "student", distilled=distilled)
     found = run._rewritten(raw)

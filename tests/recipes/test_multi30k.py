@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import narspeech
 from narspeech.config import from_dict, override
 from narspeech.data.example import Example, read_manifest, write_manifest
 from narspeech.data.pairs import PairDataset, read_pairs, write_pairs
-from narspeech.errors import ConfigError, ManifestError
+from narspeech.errors import ConfigError, ManifestError, NarspeechError
 from narspeech.frontends.text import TextConfig
 from narspeech.model import DECODERS, CTCConfig
 from narspeech.profile import Recipe, Source, load_file, load_profile
@@ -117,10 +118,28 @@ def test_a_student_learns_what_its_teacher_wrote(teacher, corpus, tmp_path, monk
         main([*given, "--out", str(out), *tiny, "--distilled", str(tmp_path)])
 
 
+def test_a_missing_sacrebleu_is_told_before_anything_is_prepared(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
+    out = tmp_path / "out"
+    given = [f"{RECIPE}:ar", "--data", str(corpus), "--out", str(out), *words()]
+    with pytest.raises(NarspeechError, match="expected sacrebleu to score translations"):
+        main(given)
+    assert not (out / "manifests").exists()
+    assert main([*given, "--stages", "prepare"]) == 0  # it judges nothing
+
+
+def test_a_distilled_folder_that_no_teacher_wrote_shows_at_once(corpus, tmp_path):
+    given = [f"{RECIPE}:ar", "--data", str(corpus), "--out", str(tmp_path / "out"), *words()]
+    with pytest.raises(ConfigError, match=r"--distilled, received .*nope without manifest\.json: correct the path"):
+        main([*given, "--distilled", str(tmp_path / "nope")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_distilled_folder_must_hold_every_example(teacher, corpus, tmp_path):
     distilled = tmp_path / "distilled"
     written = read_pairs(teacher / "distilled" / "multi30k-en-de-train.jsonl")
     write_pairs(distilled / "multi30k-en-de-train.jsonl", written[:-1])
+    (distilled / "manifest.json").write_text("{}")
     given = [f"{RECIPE}:ar", "--data", str(corpus), "--out", str(tmp_path / "out"), "--stages", "prepare,train"]
     with pytest.raises(ManifestError, match="received 1 that are not there: train-00030"):
         main([*given, *words(), "--distilled", str(distilled)])

@@ -144,6 +144,22 @@ def test_a_wrong_row_is_named(data, row, message, suffix):
     assert not (data / "out").exists()
 
 
+def test_all_wrong_rows_are_named_at_once(data):
+    rows = [
+        {"audio": "wav/0.wav", "text": ""},
+        {"audio": "wav/none.wav", "text": "b"},
+        {"audio": "wav/1.wav", "text": "c"},
+        {"audio": "wav/gone.wav", "text": "", "start": -1},
+    ]
+    with pytest.raises(ManifestError) as refused:
+        recipe.prepare(listing(data / "my.jsonl", rows), data / "out")
+    told = str(refused.value)
+    assert "received 3 without: line 1 has no text; line 2 names " in told
+    assert (
+        f"line 4 names {data / 'wav' / 'gone.wav'}, which does not exist and has no text and has the start '-1'" in told
+    )
+
+
 def test_an_end_just_beyond_the_recording_is_cut_back(data):
     rows = [{"audio": f"wav/{n}.wav", "text": "a", "duration": 1.05} for n in range(2)]
     found = every(recipe.prepare(listing(data / "my.csv", rows), data / "out", held_out=0.5))

@@ -11,9 +11,12 @@ import pytest
 
 import narspeech
 from narspeech.config import from_dict, to_dict
+from narspeech.errors import ConfigError
+from narspeech.model import Model
 from narspeech.profile import load_file, load_profile
 from narspeech.run import main
 from narspeech.tasks.base import RecipeConfig
+from narspeech.tokenizer import load as load_tokenizer
 from tests.fakes import sing, write_wav
 from tests.train.songs import REFINING, arguments, sentences
 
@@ -43,6 +46,7 @@ def test_derived_profiles_follow_librispeech():
     assert own.small().config == librispeech.small_mask_ctc().config
     model = own.small().config.model
     assert own.tune().config.model == replace(model, ctc=replace(model.ctc, guided=0.0))
+    assert own.tune().config.train.epochs == 10  # as the README has it
     assert own.tune().config.tokenizer == own.small().config.tokenizer
     assert own.warm().config == speechocean.warm().config == librispeech.warm().config
 
@@ -129,3 +133,30 @@ def test_own_recordings_run_from_a_listing_or_a_folder_and_tune_what_came_out(tm
     check(tuned, {"own-dev"})
     assert "is kept" in capsys.readouterr().err
     assert len((tuned / "decode" / "own-dev.ctc.jsonl").read_text().splitlines()) == 3
+
+
+def test_tuning_needs_a_model_to_start_from(tmp_path):
+    data, out = listing(tmp_path / "own"), tmp_path / "out"
+    given = [f"{RECIPES / 'manifest' / 'recipe.py'}:tune", "--data", str(data), "--out", str(out), *TINY]
+    with pytest.raises(
+        ConfigError, match="expected --init CHECKPOINT for a profile that only fine-tunes, received none"
+    ):
+        main(given)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "profile", "millions"),
+    [("manifest", "small", 7), ("librispeech", "mini_ctc", 5), ("librispeech", "mini_mask_ctc", 7)],
+)
+def test_the_pages_tell_the_size_of_a_model(recipe, profile, millions):
+    model = Model(load_profile(f"{RECIPES / recipe / 'recipe.py'}:{profile}").config.model, pieces())
+    assert round(sum(weight.numel() for weight in model.parameters()) / 1e6) == millions
+    page = (RECIPES / recipe / "README.md").read_text().splitlines()
+    row = next(line for line in page if line.startswith(f"| `{profile}` |"))
+    assert f"{millions} million parameters" in row
+
+
+def pieces():
+    """Of 256 pieces, as the profiles have."""
+    return load_tokenizer(RECIPES.parent / "narspeech" / "models" / "english")
