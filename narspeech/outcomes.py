@@ -46,10 +46,9 @@ def outcomes(
 ) -> Iterator[Outcome[Source]]:
     """What becomes of every source, as soon as it is known: of a group that was loaded, the shortest first.
 
-    most: samples that are decoded together, padding included.
-
-    load: gives the sound of a source, or its transcript where it need not be decoded with others. An AudioError that it
-    raises is the outcome of that source, and so is too little memory for it; the others are not lost.
+    most: samples that are decoded together, padding included; load: gives the sound of a source, or its transcript
+    where it need not be decoded with others. An AudioError that it raises is the outcome of that source, and so is too
+    little memory for it; the others are not lost.
     """
     for group in _groups(sources, load, group_size(batch_size)):
         loaded = [found for found in group if isinstance(found, Loaded)]
@@ -83,7 +82,7 @@ def _groups(
         except (RuntimeError, MemoryError) as error:
             if not is_too_little_memory(error):
                 raise
-            found = AudioError(f"expected memory to hear {source}, received too little: cut it up")
+            found = AudioError("expected memory to hear a recording, received too little: cut it up")
         if isinstance(found, Audio):
             group.append(Loaded(place, source, found))
             seconds += found.duration

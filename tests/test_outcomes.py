@@ -123,7 +123,7 @@ def test_what_cannot_be_loaded_for_its_size_takes_nobody_with_it(error: RuntimeE
 
     found = list(in_order(outcomes([3, 9, 2], loaded, decode, 4)))
     assert [length(outcome) for outcome in found] == [3, 0, 2]
-    assert "memory to hear 9" in str(found[1].result)
+    assert "memory to hear a recording" in str(found[1].result)
 
 
 def test_other_errors_are_not_hidden() -> None:
