@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, TypeGuard, Unpack, overl
 import numpy as np
 import torch
 
-from narspeech.align import Aligned, align, untimed
+from narspeech.align import Aligned, align
 from narspeech.batch import Encoded, Padded
 from narspeech.calibration import Calibration
 from narspeech.checkpoint import ready
@@ -269,10 +269,8 @@ class Transcriber:
         with torch.inference_mode():
             encoded = self.model.encode(source)
         found = decode_with(self.teacher, self.model, source, hearing.options, hearing.head, hearing.scorer, encoded)
-        if not hearing.word_times:
-            return Decoded(encoded, found, [Aligned(untimed(self.model.tokenizer, hypothesis)) for hypothesis in found])
         durations = [len(samples) / self.rate for samples in sounds]
-        return Decoded(encoded, found, align(self.model, found, encoded.ctc, durations))
+        return Decoded(encoded, found, align(self.model, found, encoded.ctc if hearing.word_times else None, durations))
 
 
 def to_transcript(hypothesis: Hypothesis, audio: Audio, aligned: Aligned, **known: Any) -> Transcript:

@@ -42,15 +42,11 @@ def make_batches(
         raise ValueError(f"expected order 'random' or 'short_first', received {order!r}")
     generator = np.random.default_rng([seed, epoch])
     keys = lengths * generator.uniform(1 - SPREAD, 1 + SPREAD, len(lengths))
-    batches: list[list[int]] = []
-    longest = 0.0
-    for index in np.argsort(keys, kind="stable").tolist():
-        longest = max(longest, float(lengths[index]))
-        full = not batches or longest * (len(batches[-1]) + 1) > max_seconds or len(batches[-1]) == max_utterances
-        if full:
-            batches.append([])
-            longest = float(lengths[index])
-        batches[-1].append(index)
+    batches = _packed(
+        {index: float(lengths[index]) for index in np.argsort(keys, kind="stable").tolist()},
+        max_utterances,
+        max_seconds,
+    )
     if order == "random":
         return [batches[place] for place in generator.permutation(len(batches)).tolist()]
     return batches
@@ -61,10 +57,18 @@ def by_length(lengths: Mapping[int, float], size: int, most: float = math.inf) -
 
     most: longest length x count of a batch, padding included; a longer one gets a batch of its own.
     """
+    return _packed({key: lengths[key] for key in sorted(lengths, key=lengths.__getitem__)}, size, most)
+
+
+def _packed(lengths: Mapping[int, float], size: int | None, most: float) -> list[list[int]]:
+    """The keys in their order, a new batch wherever one more would break a limit."""
     batches: list[list[int]] = []
-    for key in sorted(lengths, key=lengths.__getitem__):
-        if not batches or len(batches[-1]) == size or lengths[key] * (len(batches[-1]) + 1) > most:
+    longest = 0.0
+    for key, length in lengths.items():
+        longest = max(longest, length)
+        if not batches or len(batches[-1]) == size or longest * (len(batches[-1]) + 1) > most:
             batches.append([])
+            longest = length
         batches[-1].append(key)
     return batches
 
