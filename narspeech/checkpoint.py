@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import safetensors.torch
@@ -20,6 +21,7 @@ FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # Weights that mean nothing with another vocabulary, even where their shapes agree.
 OF_VOCABULARY = ("ctc.", "decoder.tokens.", "frontend.embedding.")
+PARTS = frozenset({"frontend", "encoder", "decoder", "ctc"})
 
 
 def save(folder: Path, model: Model, *, dtype: torch.dtype | None = None) -> None:
@@ -85,8 +87,9 @@ def find_device(name: str | torch.device) -> torch.device:
         ) from None
 
 
-def initialise(model: Model, path: str | os.PathLike[str]) -> list[str]:
-    """Copy from checkpoint `path` every weight whose name and shape fit; returns the names that kept their own.
+def initialise(model: Model, path: str | os.PathLike[str], parts: Collection[str] = PARTS) -> list[str]:
+    """Copy from checkpoint `path` every weight of these parts whose name and shape fit; returns the names, of all
+    parts, that kept their own. Raises CheckpointError where none fits.
 
     From a model of another vocabulary, such as one that recognises what this one shall translate, the rest is taken.
     """
@@ -96,11 +99,15 @@ def initialise(model: Model, path: str | os.PathLike[str]) -> list[str]:
     fitting = {
         name: x
         for name, x in weights.items()
-        if name in own and own[name].shape == x.shape and not name.startswith(foreign)
+        if name.partition(".")[0] in parts
+        and name in own
+        and own[name].shape == x.shape
+        and not name.startswith(foreign)
     }
     if not fitting:
         raise CheckpointError(
-            f"expected {path} to share weights with the model, received none that fit: check the profile"
+            f"expected {path} to share weights of {', '.join(sorted(parts))} with the model, received none that fit: "
+            "check the profile"
         )
     model.load_state_dict(fitting, strict=False)
     return sorted(own.keys() - fitting.keys())

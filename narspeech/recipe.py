@@ -37,8 +37,10 @@ from narspeech.train.experiment import read_settings, refuse_changes, write_sett
 from narspeech.train.state import best_weights, saved
 from narspeech.train.trainer import Trainer, TrainingSet
 from narspeech.train.validation import best_threshold, evaluate_epoch
-from narspeech.train.vocabulary import make_tokenizer
+from narspeech.train.vocabulary import keep_tokenizer, make_tokenizer
 
+# What a run may begin with.
+STARTS = ("init", "init_decoder", "distilled")
 # Fewer speakers than these cannot spare one.
 FEW_SPEAKERS = 5
 
@@ -53,10 +55,10 @@ class Run:
     """A recipe at work in folder `out`, on the corpora under `data`, which only the first stage needs.
 
     One folder is one experiment: raises ConfigError where an earlier run left other settings. It remembers `init`, the
-    checkpoint that it starts from, and `distilled`, the folder of the texts that a teacher wrote for it to learn.
+    checkpoint that it starts from, `init_decoder`, that whose decoder and vocabulary it takes instead of that one's (as
+    for speech translation from a model of text), and `distilled`, the folder of the texts that a teacher wrote for it
+    to learn.
     """
-
-    distilled: Path | None = None
 
     def __init__(
         self,
@@ -66,10 +68,12 @@ class Run:
         *,
         download: bool = True,
         init: Path | None = None,
+        init_decoder: Path | None = None,
         distilled: Path | None = None,
     ) -> None:
         self.sources, self.config = recipe
-        self.data, self.out, self.download, self.init, self.distilled = data, out, download, init, distilled
+        self.data, self.out, self.download = data, out, download
+        self.init, self.init_decoder, self.distilled = init, init_decoder, distilled
         self.checkpoints, self.final = out / "checkpoints", out / "final"
         self.rank, _ = distributed.start()
         self._claim()
@@ -180,14 +184,16 @@ class Run:
             "format": checkpoint.FORMAT,
             "recipe": to_dict(self.config),
             "sources": {source.name: source.parts() for source in self.sources},
-            "init": earlier.get("init") if self.init is None else str(self.init.absolute()),
-            "distilled": earlier.get("distilled") if self.distilled is None else str(self.distilled.absolute()),
         }
+        for name in STARTS:
+            path = getattr(self, name)
+            settings[name] = earlier.get(name) if path is None else str(path.absolute())
         if earlier:
             recipe = to_dict(from_dict(RecipeConfig, earlier["recipe"]))
             refuse_changes(self.out, {**settings, **earlier, "recipe": recipe}, settings, may_change)
-        if self.init is not None:
-            checkpoint.read_config(self.init)  # a wrong path shows now and not after an hour of preparation
+        for path in (self.init, self.init_decoder):
+            if path is not None:
+                checkpoint.read_config(path)  # a wrong path shows now and not after an hour of preparation
         if self.distilled is not None:
             check_distilled(self.distilled)
         if self.config.fine_tuning and settings["init"] is None:
@@ -195,9 +201,8 @@ class Run:
                 "expected --init CHECKPOINT for a profile that only fine-tunes, received none: "
                 "name a model of the language, such as narspeech/models/english"
             )
-        self.init, self.distilled = (
-            None if settings[name] is None else Path(settings[name]) for name in ("init", "distilled")
-        )
+        for name in STARTS:
+            setattr(self, name, None if settings[name] is None else Path(settings[name]))
         if self.rank == 0 and settings != earlier:
             write_settings(self.out, settings)
 
@@ -237,7 +242,12 @@ class Run:
         """Made once, on the training texts; a resumed run reads it again."""
         folder = self.out / "tokenizer"
         if self.rank == 0 and not (folder / "tokenizer.json").exists():
-            make_tokenizer(self.config.tokenizer, self.task.input.texts(examples), self.init).save(folder)
+            texts = self.task.input.texts(examples)
+            if self.init_decoder is None:
+                tokenizer = make_tokenizer(self.config.tokenizer, texts, self.init)
+            else:
+                tokenizer = keep_tokenizer(self.init_decoder, texts, "do without --init-decoder")
+            tokenizer.save(folder)
         distributed.wait()
         return tokenizers.load(folder)
 
@@ -263,13 +273,17 @@ class Run:
         read.write(path, [read.with_reference(example, text) if text else example for example, text in pairs])
 
     def _start(self, model: Model, dataset: TrainingSet) -> None:
-        """The weights before the first update: those of `init`, and the data's statistics where it gives none."""
-        fresh = sorted(model.state_dict())
-        if self.init is not None:
-            fresh = checkpoint.initialise(model, self.init)
-            if self.rank == 0:
-                some = ", ".join(fresh[:5])
-                print(f"initialised from {self.init}; {len(fresh)} weights start anew: {some}", file=sys.stderr)
+        """The weights before the first update: those of `init` and `init_decoder`, and the data's statistics where they
+        give none."""
+        taken = set() if self.init_decoder is None else {"decoder"}
+        fresh = set(model.state_dict())
+        for path, parts in ((self.init, checkpoint.PARTS - taken), (self.init_decoder, taken)):
+            if path is not None:
+                fresh &= set(checkpoint.initialise(model, path, parts))
+                if self.rank == 0:
+                    print(f"initialised from {path}: {', '.join(sorted(parts))}", file=sys.stderr)
+        if self.rank == 0 and len(fresh) < len(model.state_dict()):
+            print(f"{len(fresh)} weights start anew: {', '.join(sorted(fresh)[:5])}", file=sys.stderr)
         if any(name.startswith("frontend.") for name in fresh):
             chunks = spread(len(dataset))
             model.frontend.fit(collate([dataset[0, index] for index in chunk]).source for chunk in chunks)

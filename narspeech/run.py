@@ -31,6 +31,9 @@ class RunOptions:
     """Which stages, in order, with commas; distill lets final/ write the training texts anew, into OUT/distilled."""
     init: Path | None = None
     """A checkpoint folder to fine-tune from."""
+    init_decoder: Path | None = None
+    """The checkpoint folder whose decoder and vocabulary are taken, where that is another: for speech translation a
+    model of text."""
     distilled: Path | None = None
     """The distilled/ of a teacher's run: train on what it wrote."""
     download: bool = True
@@ -63,6 +66,7 @@ def main(argv: list[str]) -> int:
             options.out,
             download=options.download,
             init=options.init,
+            init_decoder=options.init_decoder,
             distilled=options.distilled,
         )
         run.stages(names)

@@ -208,6 +208,14 @@ def test_initialise_leaves_what_another_vocabulary_means(folder: Path) -> None:
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items() if name in kept)
 
 
+def test_initialise_takes_the_parts_that_are_named(saved: Path) -> None:
+    model = fakes.tiny_model("mask_ctc", seed=7)
+    kept = checkpoint.initialise(model, saved, ["decoder", "ctc"])
+    assert {name.partition(".")[0] for name in kept} == {"frontend", "encoder"}
+    with pytest.raises(CheckpointError, match="share weights of decoder with the model"):
+        checkpoint.initialise(fakes.tiny_model("ctc"), saved, ["decoder"])
+
+
 def test_initialise_wants_something_that_fits(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(checkpoint.weights_to_bytes({"x": torch.zeros(2)}))
     with pytest.raises(CheckpointError, match="none that fit"):

@@ -171,7 +171,7 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_the_tokenizer(finished, c
     assert main([*given, *stages, "--init", str(finished / "final")]) == 0
     said = capsys.readouterr().err
     assert "(sentencepiece, 16 tokens) is kept" in said
-    assert "; 0 weights start anew" in said
+    assert "\n0 weights start anew" in said
     before, after = (narspeech.load(folder / "final").state_dict() for folder in (finished, out))
     assert all(torch.equal(x, after[name]) for name, x in before.items())
     assert json.loads((out / "config.json").read_text())["init"] == str(finished / "final")

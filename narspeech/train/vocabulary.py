@@ -29,23 +29,32 @@ def make_tokenizer(config: TokenizerConfig, texts: Sequence[str], init: Path | N
     """The tokenizer of checkpoint `init` where it fits the settings, or a new one; what became of it goes to stderr."""
     if init is not None and config.inherit:
         tokenizer = tokenizers.load(init)
-        named = f"the tokenizer of {init} ({tokenizer.kind}, {tokenizer.size} tokens)"
         if _fits(tokenizer, config):
-            print(f"{named} is kept", file=sys.stderr)
-            unknown = sum(ids.count(UNK) for ids in tokenizer.encode_batch(texts))
-            if unknown:
-                print(
-                    f"it cannot spell {unknown} places of the training texts: correct them, or train a new tokenizer "
-                    "with --tokenizer.inherit false",
-                    file=sys.stderr,
-                )
-            return tokenizer
-        print(f"{named} is not of the profile's kind and size: a new one is trained", file=sys.stderr)
+            return keep_tokenizer(init, texts, "train a new tokenizer with --tokenizer.inherit false")
+        print(
+            f"the tokenizer of {_named(init, tokenizer)} is not of the profile's kind and size: a new one is trained",
+            file=sys.stderr,
+        )
     if config.kind == "characters":
         return tokenizers.train_characters(texts)
     if len(texts) > config.sample:
         texts = [texts[index] for index in sorted(random.Random(0).sample(range(len(texts)), config.sample))]
     return tokenizers.train_sentencepiece(texts, size=config.size, model_type=config.kind)
+
+
+def keep_tokenizer(init: Path, texts: Sequence[str], mend: str) -> Tokenizer:
+    """The tokenizer of checkpoint `init`; stderr hears that it is kept, and of places in the training texts that it
+    cannot spell, which are to be corrected, or `mend`."""
+    tokenizer = tokenizers.load(init)
+    print(f"the tokenizer of {_named(init, tokenizer)} is kept", file=sys.stderr)
+    unknown = sum(ids.count(UNK) for ids in tokenizer.encode_batch(texts))
+    if unknown:
+        print(f"it cannot spell {unknown} places of the training texts: correct them, or {mend}", file=sys.stderr)
+    return tokenizer
+
+
+def _named(init: Path, tokenizer: Tokenizer) -> str:
+    return f"{init} ({tokenizer.kind}, {tokenizer.size} tokens)"
 
 
 def _fits(tokenizer: Tokenizer, config: TokenizerConfig) -> bool:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from narspeech.checkpoint import read_weights
 from narspeech.compare import Comparison, Entrant, compare
 from narspeech.config import override
 from narspeech.data.example import read_manifest
@@ -57,7 +59,7 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def test_a_student_of_sound_starts_from_a_recogniser_and_learns_from_a_teacher_on_text(corpus, tmp_path, capsys):
+def test_a_student_of_sound_starts_from_a_recogniser_and_a_translator_of_text(corpus, tmp_path, capsys):
     given = ["--data", str(corpus), "--stages"]
     asr, mt, out = (tmp_path / name for name in ("asr", "mt", "st"))
     assert main([f"{RECIPE}:asr", *given, "prepare,train,average", "--out", str(asr), *HEARING]) == 0
@@ -66,6 +68,18 @@ def test_a_student_of_sound_starts_from_a_recogniser_and_learns_from_a_teacher_o
     assert main([f"{RECIPE}:mt", *given, "prepare,train,average,distill", "--out", str(mt), *reading]) == 0
     written = read_pairs(mt / "distilled" / "covost2-en-de-train.jsonl")
     assert [pair.source[0] for pair in written] == [pair.source[0].upper() for pair in written]
+
+    # A decoder does not know whether the states it reads came from text or from sound: the teacher goes on listening.
+    still = arguments(**LETTERS, **DECODER, train__optim__learning_rate=0.0)
+    starts = ["--init", str(asr / "final"), "--init-decoder", str(mt / "final")]
+    ar = tmp_path / "ar"
+    assert main([f"{RECIPE}:ar", *given, "prepare,train,average", "--out", str(ar), *still, *starts]) == 0
+    weights = {folder: read_weights(folder / "final" / "model.safetensors") for folder in (asr, mt, ar)}
+    for part, start in (("encoder.", asr), ("decoder.", mt)):
+        same = {name for name in weights[ar] if name.startswith(part) and "batch_norm" not in name}
+        assert [name for name in same if not torch.equal(weights[ar][name], weights[start][name])] == []
+        assert len(same) > 9
+    assert load_tokenizer(ar / "final") == load_tokenizer(mt / "final")
 
     student = [f"{RECIPE}:mask_ctc", *given, "prepare,train,average,decode,score", "--out", str(out)]
     start = ["--init", str(asr / "final"), "--distilled", str(mt / "distilled")]
