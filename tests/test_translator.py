@@ -99,6 +99,10 @@ def test_like_lengths_share_a_batch(model: Model, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Model, "decode", watched)
     Translator(model)(TEXTS, batch_size=2)
     assert batches == [[1, 3], [4, 8], [13]]
+    batches.clear()
+    monkeypatch.setattr(translator, "MOST", 16)
+    Translator(model)(TEXTS)  # padding counts
+    assert batches == [[1, 3, 4], [8], [13]]
 
 
 def test_the_last_model_stays_loaded(folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
