@@ -80,6 +80,8 @@ class Translator:
         without a token, such as an empty one, has an empty translation. decoder "ctc" reads the CTC head alone."""
         if batch_size < 1:
             raise NarspeechError(f"expected a batch size of at least 1, received {batch_size}: 32 is usual")
+        if decoder not in (None, "ctc"):
+            raise NarspeechError(f"expected ctc or none as the decoder, received {decoder!r}: name no other")
         broken = next((text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
         if broken is not None:
             raise NarspeechError(f"expected text of whole characters, received {broken!r}: read it as UTF-8")
@@ -253,6 +255,7 @@ def main(argv: list[str]) -> int:
                     line = json.dumps(entry, ensure_ascii=False)
                 print(line)
                 if options.picture is not None:
+                    options.picture.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(options.picture, picture(translation, translator.model.tokenizer).encode())
             sys.stdout.flush()
     return 0

@@ -143,6 +143,8 @@ def test_wrong_input_is_refused(model: Model) -> None:
         translate("a", model=model, batch_size=0)
     with pytest.raises(NarspeechError, match="whole characters"):
         translate("a\udc80", model=model)
+    with pytest.raises(NarspeechError, match="expected ctc or none as the decoder, received 'magic'"):
+        translate("a", model=model, decoder="magic")  # type: ignore[call-overload]
 
 
 def test_a_teacher_chooses_among_the_candidates(
@@ -314,7 +316,7 @@ def test_python_callers_do_not_pay_for_the_command() -> None:
 
 
 def test_the_command_draws_a_refinement(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = tmp_path / "trace.svg"
+    target = tmp_path / "new" / "trace.svg"
     words = ["abad dab", "--model", str(folder), "--device", "cpu", "--picture", str(target)]
     assert translator.main(words) == 0
     expected = alone(checkpoint.load(folder), "abad dab", trace=True)
