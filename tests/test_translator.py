@@ -173,7 +173,7 @@ def test_a_teacher_chooses_among_the_candidates(
     assert cli.main(["translate", *words, "--candidates", "4", *TEXTS]) == 0
     assert capsys.readouterr().out.split("\n") == [*(one.text for one in chosen), ""]
     assert cli.main(["translate", *words, *TEXTS]) == 2
-    assert "several candidates for the teacher to choose from, received one: give --candid" in capsys.readouterr().err
+    assert "candidates for the teacher to choose from, received one: raise candidates" in capsys.readouterr().err
 
 
 def test_it_learns_the_cipher() -> None:
