@@ -64,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 141
+    except UnicodeEncodeError as error:
+        if error.encoding == "utf-8":  # half of a surrogate pair, which no output takes
+            raise
+        lacking = f"one of {error.encoding}, which lacks {error.object[error.start]!a}"
+        return _complain(
+            f"expected an output that takes every character, received {lacking}: set PYTHONIOENCODING=utf-8", 1
+        )
     except OSError as error:
         _silence_stdout()
         return _complain(str(error), 1)

@@ -152,7 +152,7 @@ class Entrant:
             raise ConfigError(f"expected {path}, received none: run the stage decode of {self.folder}")
         references = {example.id: self.input.reference(example) for example in self.examples}
         figures = self.measure.score(references, read_texts(path)).figures
-        steps = [json.loads(line)["steps"] for line in path.read_text(encoding="utf-8").splitlines()]
+        steps = [json.loads(line)["steps"] for line in path.read_bytes().splitlines()]
         return figures, statistics.fmean(steps)
 
     def seconds(self, way: Setting, batch_size: int, count: int) -> float:
@@ -283,8 +283,9 @@ def _by_run(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 def main(argv: list[str]) -> int:
     """`narspeech compare`: 0 when all is measured. Raises NarspeechError."""
     options = tyro.cli(CompareOptions, args=argv, prog="narspeech compare")
-    if not options.runs or min(options.batch_sizes, default=0) < 1 or options.examples < 1 or options.rounds < 1:
-        raise ConfigError("expected runs, and batch sizes, examples and rounds of at least 1, received less")
+    least = min(*options.batch_sizes, options.examples, options.rounds, options.threads)
+    if not options.runs or not options.batch_sizes or least < 1:
+        raise ConfigError("expected runs, and batch sizes, examples, rounds and threads of at least 1, received less")
     torch.set_num_threads(options.threads)
     entrants = [Entrant(folder, options.part, options.device) for folder in options.runs]
     plan = Comparison(

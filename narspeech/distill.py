@@ -111,7 +111,8 @@ def check_distilled(folder: Path) -> None:
 
 def read_partial(path: Path) -> dict[str, Written]:
     """What an interrupted distillation has written, by id; a last line cut short by a kill is removed."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+    # Bytes, for the cut may go through a character.
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    write_atomic(path, b"".join(line + b"\n" for line in lines))
     entries = (json.loads(line) for line in lines)
     return {name: Written(text, score) for name, text, score in entries}

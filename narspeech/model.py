@@ -36,7 +36,7 @@ from narspeech.tokenizer import Tokenizer
 
 FRONTENDS = {"fbank": Fbank, "text": TextEmbedding}
 ENCODERS = {"conformer": Conformer, "transformer": Transformer}
-DECODERS = {
+DECODERS: dict[str, type[Decoder]] = {
     "ctc": CTCDecoder,
     "mask_ctc": MaskCTC,
     "cmlm": CMLM,

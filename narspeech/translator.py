@@ -30,6 +30,8 @@ from narspeech.tokenizer import Tokenizer
 # English to German; beside the package, not in it: only a copy of the repository has it.
 BUNDLED = Path(__file__).parents[1] / "models" / "en-de"
 STDIN = Path("-")
+# Tokens, padding included, that are translated together: one long line among others would take gigabytes.
+MOST = 8192
 
 
 class Translator:
@@ -74,16 +76,18 @@ class Translator:
         decoder: Literal["ctc"] | None = None,
         batch_size: int = 32,
     ) -> list[Translation]:
-        """Translations in the order of the texts; batches hold texts of like length. A text without a token, such as an
-        empty one, has an empty translation. decoder "ctc" reads the CTC head alone."""
+        """Translations in the order of the texts; batches hold texts of like length, fewer where they are long. A text
+        without a token, such as an empty one, has an empty translation. decoder "ctc" reads the CTC head alone."""
         if batch_size < 1:
             raise NarspeechError(f"expected a batch size of at least 1, received {batch_size}: 32 is usual")
+        if decoder not in (None, "ctc"):
+            raise NarspeechError(f"expected ctc or none as the decoder, received {decoder!r}: name no other")
         broken = next((text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
         if broken is not None:
             raise NarspeechError(f"expected text of whole characters, received {broken!r}: read it as UTF-8")
         found = [Translation(text="")] * len(texts)
         tokens = self.model.tokenizer.encode_batch([" ".join(text.split()) for text in texts])
-        for chosen in by_length({index: len(ids) for index, ids in enumerate(tokens) if ids}, batch_size):
+        for chosen in by_length({index: len(ids) for index, ids in enumerate(tokens) if ids}, batch_size, MOST):
             source = Padded.pack([torch.tensor(tokens[index]) for index in chosen]).to(self.device)
             hypotheses = decode_with(self.teacher, self.model, source, options, decoder)
             for index, hypothesis in zip(chosen, hypotheses, strict=True):
@@ -251,6 +255,7 @@ def main(argv: list[str]) -> int:
                     line = json.dumps(entry, ensure_ascii=False)
                 print(line)
                 if options.picture is not None:
+                    options.picture.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(options.picture, picture(translation, translator.model.tokenizer).encode())
             sys.stdout.flush()
     return 0

@@ -101,6 +101,11 @@ def test_the_feature_gets_the_rest_and_gives_the_code(code: int, monkeypatch: py
         (OSError(28, "No space left on device", "out.txt"), 1, "[Errno 28] No space left on device: 'out.txt'\n"),
         (KeyboardInterrupt(), 130, ""),
         (BrokenPipeError(32, "Broken pipe"), 141, ""),
+        (
+            UnicodeEncodeError("ascii", "Mädchen", 1, 2, "ordinal not in range(128)"),
+            1,
+            "received one of ascii, which lacks '\\xe4': set PYTHONIOENCODING=utf-8\n",
+        ),
     ],
 )
 def test_failures_become_codes(
@@ -120,6 +125,9 @@ def test_failures_become_codes(
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
+        cli.main(["transcribe"])
+    install(monkeypatch, UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"))
+    with pytest.raises(UnicodeEncodeError):
         cli.main(["transcribe"])
 
 

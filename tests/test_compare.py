@@ -17,7 +17,8 @@ from narspeech.tasks.base import DecodeConfig, RecipeConfig
 from tests.fakes import model_config, tiny_model
 
 prepare = load_file(Path(__file__).parents[1] / "recipes" / "multi30k" / "prepare.py").prepare
-PAIRS = [Pair(id=str(number), source="abad cab"[number % 4 :], target="dc ab") for number in range(6)]
+# A line separator in a text ends no line of a file.
+PAIRS = [Pair(id=str(number), source="abad\u2028cab"[number % 4 :], target="dc ab") for number in range(6)]
 
 
 def plan(baseline: str) -> Comparison:
@@ -108,6 +109,12 @@ def test_what_is_not_there_is_named(runs):
         compare([Entrant(run) for run in runs], plan("ar/greedy"))
     with pytest.raises(ConfigError, match=r"expected a part of .*ar \(tiny-test\), received other"):
         Entrant(runs[0], "other")
+
+
+@pytest.mark.parametrize("words", [["--threads", "0"], ["--batch-sizes", "2", "0"], ["--examples", "0"]])
+def test_less_than_one_is_refused(runs, tmp_path, words):
+    with pytest.raises(ConfigError, match="threads of at least 1, received less"):
+        main([*map(str, runs), "--out", str(tmp_path), "--baseline", "ar/ar-2", *words])
 
 
 def test_runs_that_are_not_finished_or_cannot_be_compared_are_refused(runs, tmp_path):

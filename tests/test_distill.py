@@ -12,7 +12,7 @@ import torch
 from narspeech import checkpoint
 from narspeech.data.pairs import Pair, PairDataset
 from narspeech.decoders.base import DecodeOptions
-from narspeech.distill import Teacher, read_partial
+from narspeech.distill import Teacher, Written, read_partial
 from narspeech.errors import ConfigError
 from narspeech.translator import translate
 from tests.fakes import TOKENIZER, nonsense, tiny_model
@@ -91,6 +91,14 @@ def test_a_killed_distillation_goes_on_where_it_was(
     assert written[0] == written[1]
     whole, resumed = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("whole", "out"))
     assert whole["parts"] == resumed["parts"]
+
+
+def test_a_line_may_be_cut_within_a_character(tmp_path: Path) -> None:
+    partial = tmp_path / "part.partial"
+    whole = '["a", "Straße", -0.5]\n'.encode()
+    partial.write_bytes(whole + '["b", "ß'.encode()[:-1])
+    assert read_partial(partial) == {"a": Written("Straße", -0.5)}
+    assert partial.read_bytes() == whole
 
 
 def test_a_folder_has_one_teacher(folder: Path, tmp_path: Path) -> None:

@@ -99,6 +99,10 @@ def test_like_lengths_share_a_batch(model: Model, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Model, "decode", watched)
     Translator(model)(TEXTS, batch_size=2)
     assert batches == [[1, 3], [4, 8], [13]]
+    batches.clear()
+    monkeypatch.setattr(translator, "MOST", 16)
+    Translator(model)(TEXTS)  # padding counts
+    assert batches == [[1, 3, 4], [8], [13]]
 
 
 def test_the_last_model_stays_loaded(folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +143,8 @@ def test_wrong_input_is_refused(model: Model) -> None:
         translate("a", model=model, batch_size=0)
     with pytest.raises(NarspeechError, match="whole characters"):
         translate("a\udc80", model=model)
+    with pytest.raises(NarspeechError, match="expected ctc or none as the decoder, received 'magic'"):
+        translate("a", model=model, decoder="magic")  # type: ignore[call-overload]
 
 
 def test_a_teacher_chooses_among_the_candidates(
@@ -167,7 +173,7 @@ def test_a_teacher_chooses_among_the_candidates(
     assert cli.main(["translate", *words, "--candidates", "4", *TEXTS]) == 0
     assert capsys.readouterr().out.split("\n") == [*(one.text for one in chosen), ""]
     assert cli.main(["translate", *words, *TEXTS]) == 2
-    assert "several candidates for the teacher to choose from, received one: give --candid" in capsys.readouterr().err
+    assert "candidates for the teacher to choose from, received one: raise candidates" in capsys.readouterr().err
 
 
 def test_it_learns_the_cipher() -> None:
@@ -310,7 +316,7 @@ def test_python_callers_do_not_pay_for_the_command() -> None:
 
 
 def test_the_command_draws_a_refinement(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = tmp_path / "trace.svg"
+    target = tmp_path / "new" / "trace.svg"
     words = ["abad dab", "--model", str(folder), "--device", "cpu", "--picture", str(target)]
     assert translator.main(words) == 0
     expected = alone(checkpoint.load(folder), "abad dab", trace=True)

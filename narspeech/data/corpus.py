@@ -170,7 +170,7 @@ def names_in(words: str) -> list[str]:
 def language_pair(words: str) -> tuple[str, str]:
     """The two languages of "en,de". Raises ManifestError."""
     names = names_in(words)
-    if len(names) != 2:
+    if len(names) != 2 or names[0] == names[1]:
         raise ManifestError(f"expected two languages such as en,de, received {words!r}")
     return names[0], names[1]
 

@@ -48,6 +48,8 @@ class ARConfig(StackConfig):
 
 
 class AR(StackDecoder):
+    several = ("beam",)
+
     def __init__(self, config: ARConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size, (BLANK, PAD, MASK, BOS))
         self.config = config

@@ -89,13 +89,15 @@ class Decoder(nn.Module):
     reads_scorer: whether a scorer, such as a language model, can have its say in `draft` and `refine`; reads_ctc:
     whether the model must have a CTC head for it; repeats: whether a step that changed nothing would be followed by
     more of the same, so that the row is done; not where each step looks at other tokens. writes_path: whether a draft's
-    tokens are the labels of all T states, which `finish` collapses.
+    tokens are the labels of all T states, which `finish` collapses. several: the settings of `DecodeOptions` above 1 of
+    which an utterance has several hypotheses.
     """
 
     reads_ctc = False
     reads_scorer = False
     repeats = True
     writes_path = False
+    several: tuple[str, ...] = ()
 
     def prepare(self, encoded: Encoded) -> Memory:
         raise NotImplementedError

@@ -52,6 +52,7 @@ class CMLM(StackDecoder):
     """A draft's `undecided` tokens are those that the next step predicts again."""
 
     repeats = False
+    several = ("candidates",)
 
     def __init__(self, config: CMLMConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)

@@ -42,6 +42,7 @@ class CTCDecoder(Decoder):
 
     reads_ctc = True
     reads_scorer = True
+    several = ("beam",)
 
     def __init__(self, config: CTCDecoderConfig | None = None, memory_width: int = 0, size: int = 0) -> None:
         super().__init__()

@@ -74,6 +74,7 @@ class Graph(NamedTuple):
 
 class DAG(StackDecoder):
     reads_scorer = True
+    several = ("beam",)
 
     def __init__(self, config: DAGConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)

@@ -81,6 +81,8 @@ class Plan(NamedTuple):
 
 
 class NAT(StackDecoder):
+    several = ("candidates",)
+
     def __init__(self, config: NATConfig, memory_width: int, size: int) -> None:
         super().__init__(config, memory_width, size)
         self.config = config

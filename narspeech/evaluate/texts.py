@@ -114,8 +114,10 @@ def _numbered(path: Path) -> list[Line]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        # utf-8-sig drops the mark that some editors put first. Only \n ends a line: splitlines would cut at U+2028 too.
-        return Path(path).read_text(encoding="utf-8-sig").split("\n")
+        # utf-8-sig drops the mark that some editors put first. Only \n ends a line: splitlines would cut at U+2028 too,
+        # and read_text at a carriage return, which crawled sentences have inside.
+        with Path(path).open(encoding="utf-8-sig", newline="\n") as file:
+            return file.read().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"expected a readable UTF-8 file of texts at {path}, received: {error}") from error
 

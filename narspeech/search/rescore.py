@@ -52,6 +52,20 @@ def reading(rate: int) -> str:
     return f"sound at {rate} Hz" if rate else "text"
 
 
+def check_choice(kind: str, several: Sequence[str], widest: DecodeOptions) -> None:
+    """Raises ConfigError where a decoder of that kind, which has several hypotheses by the settings `several`, has one
+    alone for a teacher to choose from, with the widest settings that are given."""
+    if not several:
+        raise ConfigError(
+            f"expected a decoder of several candidates for the teacher to choose from, received {kind}, which has one: "
+            "leave the teacher out"
+        )
+    if all(getattr(widest, name) == 1 for name in several):
+        raise ConfigError(
+            f"expected several candidates for the teacher to choose from, received one: raise {' or '.join(several)}"
+        )
+
+
 def decode_with(
     teacher: Model | None,
     model: Model,
@@ -64,8 +78,10 @@ def decode_with(
     """`model.decode`, whose candidates the teacher chooses among where there is one. Raises ConfigError where it has
     no choice."""
     options = options or model.config.decoding
-    if teacher is not None and (decoder is not None or options.candidates == options.beam == 1):
-        raise ConfigError("expected several candidates for the teacher to choose from, received one: give --candidates")
+    if teacher is not None:
+        if decoder is not None:
+            raise ConfigError("expected a teacher or a decoder beside the model's own, received both: leave one out")
+        check_choice(model.config.decoder.kind, model.decoder.several, options)
     hypotheses = model.decode(source, options, decoder, scorer, encoded)
     return hypotheses if teacher is None else rescore(hypotheses, teacher, source)
 

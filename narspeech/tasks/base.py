@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from narspeech.data.split import Named
 from narspeech.decoders.base import DecodeOptions
-from narspeech.errors import ConfigError
 from narspeech.evaluate.measure import Measure
-from narspeech.model import Model, ModelConfig
+from narspeech.model import DECODERS, Model, ModelConfig
+from narspeech.search.rescore import check_choice
 from narspeech.tokenizer import Tokenizer
 from narspeech.train.trainer import TrainConfig, TrainingSet
 from narspeech.train.vocabulary import TokenizerConfig
@@ -80,10 +80,9 @@ def settings(config: RecipeConfig, own: DecodeOptions) -> list[Setting]:
     """CTC, where there is a head, and the model's decoder at every budget, where there are several hypotheses with the
     teacher's choice too; `own`: what the model is decoded with. Raises ConfigError for a teacher without a choice."""
     kind, decode = config.model.decoder.kind, config.decode
-    if decode.teacher is not None and (kind == "ctc" or max(*decode.beams, *decode.candidates) == 1):
-        raise ConfigError(
-            "expected several candidates for the teacher to choose from, received one: give --decode.candidates 1,9"
-        )
+    several = () if kind == "ctc" else DECODERS[kind].several  # the head is decoded in one way
+    if decode.teacher is not None:
+        check_choice(kind, several, own.but(beam=max(decode.beams), candidates=max(decode.candidates)))
     # The beam that suits the model's decoder says nothing of the one that suits the head.
     found = [] if config.model.ctc is None else [Setting("ctc", "ctc", own if kind == "ctc" else own.but(beam=1))]
     if kind == "ctc":
@@ -93,7 +92,7 @@ def settings(config: RecipeConfig, own: DecodeOptions) -> list[Setting]:
         name += f"-beam{beam}" * (beam > 1) + f"-candidates{candidates}" * (candidates > 1)
         options = own.but(steps=steps, beam=beam, candidates=candidates)
         found.append(Setting(name, None, options))
-        if decode.teacher is not None and max(beam, candidates) > 1:
+        if decode.teacher is not None and any(getattr(options, setting) > 1 for setting in several):
             found.append(Setting(f"{name}-teacher", None, options, decode.teacher))
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from narspeech.data.corpus import command_line, language_pair, names_in, refuse
 from narspeech.data.download import download as fetch
 from narspeech.data.pairs import Pair, write_pairs
-from narspeech.data.parallel import read_lines
+from narspeech.data.parallel import aligned, read_lines
 from narspeech.errors import ManifestError
 
 FOLDER = "multi30k"
@@ -38,14 +38,9 @@ def prepare(
     manifests = {}
     for part in dict.fromkeys(parts):
         texts = [_read(data, f"{part}.{language}", part, download, mirror) for language in languages]
-        if len(texts[0]) != len(texts[1]):
-            raise ManifestError(
-                f"expected as many lines of {part} in {' and '.join(languages)}, "
-                f"received {len(texts[0])} and {len(texts[1])}: fetch the files anew"
-            )
         pairs = [
             Pair(id=f"{part}-{number:05d}", source=source, target=target)
-            for number, (source, target) in enumerate(zip(*texts, strict=True), 1)
+            for number, (source, target) in enumerate(aligned(*texts, part), 1)
         ]
         refuse(
             [pair.id for pair in pairs if not (pair.source and pair.target)],

@@ -69,10 +69,11 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_lines_may_be_empty_and_are_numbered(tmp_path: Path) -> None:
-    assert read_lines(put(tmp_path, "text", "\ufeffa b\n\n c\u2028d \r\n")) == {
+    assert read_lines(put(tmp_path, "text", "\ufeffa b\n\n c\u2028d \r\ne\rf\n")) == {
         "1": "a b",
         "2": "",
         "3": "c\u2028d",
+        "4": "e\rf",  # as `narspeech translate` and the recipes count
     }
     with pytest.raises(ManifestError, match="received none"):
         read_lines(put(tmp_path, "none", ""))

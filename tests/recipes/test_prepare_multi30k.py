@@ -42,8 +42,12 @@ def test_pairs_keep_case_and_order(data, tmp_path):
 
 
 def test_sides_that_do_not_fit_are_refused(data, tmp_path):
-    with pytest.raises(ManifestError, match="as many lines of val in en and fr, received 2 and 1"):
+    with pytest.raises(ManifestError, match="as many texts of val on both sides, received 1 on one and more"):
         recipe.prepare(data, tmp_path / "out", ["val"], languages=("en", "fr"))
+    for language in ("en", "de"):
+        (data / "multi30k" / f"empty.{language}").touch()
+    with pytest.raises(ManifestError, match="expected texts in empty, received none"):
+        recipe.prepare(data, tmp_path / "out", ["empty"])
     (data / "multi30k" / "own.de").write_text("\n")
     with pytest.raises(ManifestError, match="received 1 without one: own-00001"):
         recipe.prepare(data, tmp_path / "out", ["own"])

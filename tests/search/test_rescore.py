@@ -13,7 +13,7 @@ from narspeech import checkpoint
 from narspeech.batch import Encoded, Padded
 from narspeech.decoders.base import DecodeOptions, Decoder, Memory
 from narspeech.errors import ConfigError
-from narspeech.model import Model
+from narspeech.model import DECODERS, Model
 from narspeech.result import Hypothesis
 from narspeech.search.rescore import decode_with, find_teacher, rescore
 from narspeech.tokenizer import CharacterTokenizer
@@ -118,11 +118,26 @@ def test_where_there_is_no_choice_a_teacher_is_of_no_use() -> None:
     chosen = decode_with(found, student, source, several, None)
     assert chosen == rescore(student.decode(source, several), found, source)
     assert decode_with(None, student, source, several, None) == student.decode(source, several) != chosen
-    cases: list[tuple[DecodeOptions | None, Literal["ctc"] | None]] = [(None, None), (several, "ctc")]
-    for options, decoder in cases:
-        with pytest.raises(ConfigError, match="several candidates for the teacher to choose from, received one"):
+    cases: list[tuple[DecodeOptions | None, Literal["ctc"] | None, str]] = [
+        (None, None, "several candidates for the teacher to choose from, received one: raise candidates"),
+        (DecodeOptions(beam=5), None, "received one: raise candidates"),  # of a family without a search
+        (several, "ctc", "a teacher or a decoder beside the model's own, received both"),
+    ]
+    for options, decoder, message in cases:
+        with pytest.raises(ConfigError, match=message):
             decode_with(found, student, source, options, decoder)
         decode_with(None, student, source, options, decoder)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_family_tells_by_which_settings_it_has_a_choice(kind: str) -> None:
+    model, source = fakes.tiny_model(kind, "text"), fakes.nonsense([9, 4])
+    for name in ("beam", "candidates"):
+        found = model.decode(source, DecodeOptions(steps=1).but(**{name: 3}))
+        assert any(hypothesis.alternatives for hypothesis in found) == (name in model.decoder.several)
+    if not model.decoder.several:
+        with pytest.raises(ConfigError, match=f"received {kind}, which has one: leave the teacher out"):
+            decode_with(fakes.tiny_model("ar", "text"), model, source, DecodeOptions(beam=3, candidates=3), None)
 
 
 def test_the_candidates_of_a_model_that_copies() -> None:

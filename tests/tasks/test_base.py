@@ -34,9 +34,14 @@ def test_a_teacher_chooses_where_there_is_a_choice() -> None:
     assert list(ways) == ["ctc", "nat", "nat-candidates9", "nat-candidates9-teacher"]
     assert [way.teacher for way in ways.values()] == [None, None, None, teacher]
     assert ways["nat-candidates9-teacher"].options == ways["nat-candidates9"].options
-    for kind in ("nat", "ctc"):
-        with pytest.raises(ConfigError, match=r"received one: give --decode\.candidates 1,9"):
-            names(kind, steps=(), candidates=(1,) if kind == "nat" else (1, 9), teacher=teacher)
+    assert "cmlm-candidates4-teacher" in names("cmlm", steps=(), candidates=(4,), beams=(1, 5), teacher=teacher)
+    assert "cmlm-beam5-teacher" not in names("cmlm", steps=(), candidates=(1, 4), beams=(1, 5), teacher=teacher)
+    for kind, setting in (("nat", "candidates"), ("ar", "beam")):
+        with pytest.raises(ConfigError, match=f"received one: raise {setting}"):
+            names(kind, steps=(), teacher=teacher)
+    for kind in ("ctc", "glat_ctc"):
+        with pytest.raises(ConfigError, match=f"received {kind}, which has one: leave the teacher out"):
+            names(kind, steps=(), candidates=(1, 9), beams=(1, 5), teacher=teacher)
 
 
 def test_a_beam_is_that_of_the_models_own_decoder() -> None:
