@@ -132,7 +132,7 @@ class Entrant:
         chosen = part or next(iter(parts), "")
         if chosen not in parts or (part is None and len(parts) > 1):
             raise ConfigError(
-                f"expected a part of {folder} ({', '.join(parts)}), received {part or 'none'}: give --part"
+                f"expected a part of {folder} ({', '.join(parts)}), received {part or 'none'}: name one (--part)"
             )
         corpus, name = parts[chosen]
         read, judge = TASKS[self.config.task]

@@ -76,6 +76,7 @@ class Run:
         self.init, self.init_decoder, self.distilled = init, init_decoder, distilled
         self.checkpoints, self.final = out / "checkpoints", out / "final"
         self.rank, _ = distributed.start()
+        settings(self.config, self.config.model.decoding)  # refuses what would be refused after the training
         self._claim()
 
     @cached_property

@@ -82,9 +82,7 @@ class Translator:
             raise NarspeechError(f"expected a batch size of at least 1, received {batch_size}: 32 is usual")
         if decoder not in (None, "ctc"):
             raise NarspeechError(f"expected ctc or none as the decoder, received {decoder!r}: name no other")
-        broken = next((text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
-        if broken is not None:
-            raise NarspeechError(f"expected text of whole characters, received {broken!r}: read it as UTF-8")
+        check_texts(texts)
         found = [Translation(text="")] * len(texts)
         tokens = self.model.tokenizer.encode_batch([" ".join(text.split()) for text in texts])
         for chosen in by_length({index: len(ids) for index, ids in enumerate(tokens) if ids}, batch_size, MOST):
@@ -93,6 +91,17 @@ class Translator:
             for index, hypothesis in zip(chosen, hypotheses, strict=True):
                 found[index] = to_translation(hypothesis, self.model.tokenizer)
         return found
+
+
+def check_texts(texts: object) -> None:
+    """Raises NarspeechError for what is no list of texts of whole characters."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
+        raise NarspeechError(f"expected a list of texts, received {type(texts).__name__}: put the texts in a list")
+    for text in texts:
+        if not isinstance(text, str):
+            raise NarspeechError(f"expected texts, received {type(text).__name__} among them: decode or leave it out")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise NarspeechError(f"expected text of whole characters, received {text!r}: read it as UTF-8")
 
 
 def bundled() -> Path:
@@ -229,6 +238,8 @@ def main(argv: list[str]) -> int:
         raise NarspeechError("expected one sentence as an argument for --picture, received none or several: give one")
     if options.picture is not None:
         check_svg(options.picture)
+    if options.trace and options.format != "jsonl":
+        raise NarspeechError("expected --format jsonl with --trace, received text, which has no room for it: add it")
     try:
         translator = Translator(options.model, device=options.device, teacher=options.teacher)
     except (CheckpointError, ConfigError) as error:

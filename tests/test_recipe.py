@@ -206,10 +206,12 @@ def test_a_guided_training_learns_where_its_start_heard_each_letter(finished, co
     assert all(len(row) == len(texts[name]) for name, row in starts.items())
 
 
-def test_a_start_that_is_no_checkpoint_shows_at_once(corpus, tmp_path):
+def test_what_cannot_end_well_shows_at_once(corpus, tmp_path):
     given = [PROFILE, "--data", str(corpus), "--out", str(tmp_path / "out"), *TINY]
     with pytest.raises(CheckpointError, match="expected a model folder"):
         main([*given, "--init", str(tmp_path)])
+    with pytest.raises(ConfigError, match="for the teacher to choose from, received mask_ctc, which has one"):
+        main([*given, "--decode.teacher", str(tmp_path)])
     assert not (tmp_path / "out").exists()
 
 

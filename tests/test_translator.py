@@ -143,6 +143,11 @@ def test_wrong_input_is_refused(model: Model) -> None:
         translate("a", model=model, batch_size=0)
     with pytest.raises(NarspeechError, match="whole characters"):
         translate("a\udc80", model=model)
+    for wrong in ("A dog.", b"a", None, {"a"}):  # a text alone would be read letter by letter
+        with pytest.raises(NarspeechError, match=f"expected a list of texts, received {type(wrong).__name__}"):
+            Translator(model)(wrong)  # type: ignore[arg-type]
+    with pytest.raises(NarspeechError, match="expected texts, received bytes among them"):
+        translate(["a", b"a"], model=model)  # type: ignore[list-item]
     with pytest.raises(NarspeechError, match="expected ctc or none as the decoder, received 'magic'"):
         translate("a", model=model, decoder="magic")  # type: ignore[call-overload]
 
@@ -276,6 +281,7 @@ def test_jsonl(lengths_model: Model, tmp_path: Path, capsys: pytest.CaptureFixtu
     "flags",
     [
         ["--picture", "trace.png", "a"],
+        ["--trace", "a"],
         ["--steps", "-1", "a"],
         ["--beam", "0", "a"],
         ["--batch-size", "0", "a"],

@@ -163,8 +163,11 @@ def _seconds(sound: Path) -> float | str:
 
 
 def names_in(words: str) -> list[str]:
-    """The names in a list such as "train, dev"."""
-    return [word.strip() for word in words.split(",") if word.strip()]
+    """The names in a list such as "train, dev". Raises ManifestError where there is none."""
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names:
+        raise ManifestError(f"expected names with commas between, received {words!r}: name at least one")
+    return names
 
 
 def language_pair(words: str) -> tuple[str, str]:

@@ -131,8 +131,8 @@ def _metrics(options: EvaluateOptions) -> list[str]:
     unknown = [name for name in metrics if name not in known]
     if unknown:
         raise ConfigError(f"expected metrics among {', '.join(known)}, received {', '.join(map(repr, unknown))}")
-    need = ("per_utterance", "json", "html", "max_wer", "speaker")
-    given = [f"--{name.replace('_', '-')}" for name in need if getattr(options, name) is not None]
+    need = ("per_utterance", "json", "html", "max_wer", "speaker", "details", "alignment")
+    given = [f"--{name.replace('_', '-')}" for name in need if getattr(options, name) != getattr(EvaluateOptions, name)]
     if given and "wer" not in metrics:
         raise ConfigError(
             f"expected the metric wer with {given[0]}, which is about word errors, received {options.metric}: "

@@ -25,8 +25,8 @@ def prepare(
 
     parts: those of Multi30k, or train-8000 for so many of a part's captions drawn at random, of which a larger number
     has the smaller's too. A caption is always read in the same way and has its id of the Multi30k recipe. data:
-    Multi30k's files, or a folder that was written by this script: then its sound is taken. Raises ManifestError,
-    DownloadError.
+    Multi30k's files, or a folder that was written by this script: then its sound and its translations are taken, in
+    whatever language they are. Raises ManifestError, DownloadError.
     """
     manifests = {}
     for part in dict.fromkeys(parts):
@@ -78,7 +78,8 @@ def main(
     """Let espeak-ng read captions of Multi30k and write JSONL manifests with their translations.
 
     Args:
-        data: folder that holds <part>.<language>.gz, or multi30k/ with them.
+        data: folder that holds <part>.<language>.gz, or multi30k/ with them; or one that was prepared so, which is
+            copied as it is.
         out: folder for the sound and the manifests.
         language: of the translations, de or fr.
         parts: parts of Multi30k, with commas between; train-8000 for so many of its captions.

@@ -120,6 +120,8 @@ def test_sounds_are_found_by_stem_whatever_the_suffix(tmp_path):
 
 def test_names_and_languages_of_a_command():
     assert names_in(" train, dev,,") == ["train", "dev"]
+    with pytest.raises(ManifestError, match="expected names with commas between, received ' ,'"):
+        names_in(" ,")
     assert language_pair("en, de") == ("en", "de")
     for words in ("en", "en,", "en,de,fr", "en,en"):
         with pytest.raises(ManifestError, match="expected two languages such as en,de, received"):

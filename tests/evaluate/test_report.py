@@ -148,6 +148,8 @@ def test_command_compares_translations(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["--metric", "ter"], "expected metrics among wer, bleu, chrf, received 'ter'"),
         (["--metric", "bleu", "--per-utterance", "each.jsonl"], "expected the metric wer with --per-utterance"),
+        (["--metric", "bleu", "--details"], "expected the metric wer with --details"),
+        (["--metric", "chrf", "--alignment", "sclite"], "expected the metric wer with --alignment"),
         (["--metric", "bleu", "--lines"], "no reference for 4"),
         (
             ["--metric", "bleu", "--max-wer", "5"],
