@@ -70,6 +70,11 @@ class Row:
     ratios: dict[int, float]
     machine: str
 
+    @property
+    def family(self) -> str:
+        """The run's name up to the first hyphen: ctc of ctc-raw and of ctc-long."""
+        return self.run.partition("-")[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -95,7 +100,8 @@ class Comparison:
             raise ConfigError(f"expected a comparison in {path}, received {error!r}: name another --out") from error
 
     def with_rows_of(self, earlier: Comparison) -> Comparison:
-        """The rows of an earlier comparison of the same shape whose runs are not in this one, and then its own.
+        """With the rows of an earlier comparison of the same shape whose runs are not in this one; those of a family
+        stand together, in the earlier order.
 
         Raises ConfigError where the two cannot stand in one table.
         """
@@ -108,7 +114,9 @@ class Comparison:
                 "give the same, or name another --out"
             )
         fresh = {row.run for row in self.rows}
-        return replace(self, rows=(*(row for row in earlier.rows if row.run not in fresh), *self.rows))
+        rows = (*(row for row in earlier.rows if row.run not in fresh), *self.rows)
+        families = list(dict.fromkeys(row.family for row in (*earlier.rows, *self.rows)))
+        return replace(self, rows=tuple(sorted(rows, key=lambda row: families.index(row.family))))
 
 
 def _by_size(values: dict[str, float]) -> dict[int, float]:
@@ -252,26 +260,31 @@ def table(comparison: Comparison) -> str:
 
 
 def draw(comparison: Comparison, falling: bool, target: Path) -> None:
-    """Quality against relative speed one by one: a line for each run, filled marks where it learnt from a teacher."""
+    """Quality against relative speed one by one, a line for each run and a colour for each family; marks are filled
+    where a run learnt from a teacher, and hollow on a dashed line where not."""
     rows = comparison.rows
     size, figure_name = min(comparison.batch_sizes), next(iter(rows[0].figures))
-    figure = new_figure(9, 6)
+    figure = new_figure(11, 6)
     axes = figure.subplots()
-    for number, (run, points) in enumerate(_by_run(rows)):
-        color = f"C{number % 10}"
+    families = list(dict.fromkeys(row.family for row in rows))
+    for run, points in _by_run(rows):
+        number, distilled = families.index(points[0].family), points[0].distilled
         axes.plot(
             [row.ratios[size] for row in points],
             [row.figures[figure_name] for row in points],
             marker="os^Dv"[number // 10 % 5],
-            color=color,
-            fillstyle="full" if points[0].distilled else "none",
+            color=f"C{number % 10}",
+            linestyle="-" if distilled else "--",
+            fillstyle="full" if distilled else "none",
             label=run,
         )
     axes.set(xscale="log", xlabel=f"speed over that of {comparison.baseline}, batch {size}", ylabel=figure_name)
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
     if falling:
         axes.invert_yaxis()
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=2)
+    axes.grid(which="both", alpha=0.3)
+    figure.legend(fontsize="small", loc="outside right center")
     save_figure(figure, target)
 
 

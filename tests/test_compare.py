@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,14 @@ def test_rows_of_other_runs_stay(runs, tmp_path, capsys):
     target.write_text(json.dumps(elsewhere))
     assert main([str(runs[0]), *words, "--examples", "3"]) == 0
     after = Comparison.read(target)
-    assert [(row.run, row.machine == "another one") for row in after.rows] == [("mask_ctc", True)] * 3 + [
-        ("ar", False)
+    assert [(row.run, row.machine == "another one") for row in after.rows] == [("ar", False)] * 3 + [
+        ("mask_ctc", True)
     ] * 3
-    assert [row.ratios for row in after.rows[:3]] == [row.ratios for row in before.rows[3:]]
-    assert "machine 1: another one; 2: " in capsys.readouterr().out
+    assert [row.ratios for row in after.rows[3:]] == [row.ratios for row in before.rows[3:]]
+    assert "; 2: another one." in capsys.readouterr().out
+    long = replace(before, rows=tuple(replace(row, run=f"{row.run}-long") for row in before.rows[2:4]))
+    together = [row.run for row in long.with_rows_of(after).rows]
+    assert together == ["ar"] * 3 + ["ar-long"] + ["mask_ctc"] * 3 + ["mask_ctc-long"]
     content = target.read_bytes()
     with pytest.raises(ConfigError, match=r"that stands in --out, examples 3, received examples 2: give"):
         main([str(runs[0]), *words, "--examples", "2"])
