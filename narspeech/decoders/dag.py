@@ -165,7 +165,7 @@ class DAG(StackDecoder):
         return Loss(total, target.lengths.sum(), {"glanced": shown.sum(), name: unfit})
 
     def draft(self, memory: Memory, options: DecodeOptions, scorer: Scorer | None = None) -> Draft:
-        """The graph, read: there is nothing to refine. One host sync."""
+        """The graph, read: there is nothing to refine. One host sync, in a beam search one more every four tokens."""
         config = self.config
         states, links, lengths = self(self.vertices(memory.states), memory)
         emissions = F.log_softmax(self.tokens(states).float(), -1)

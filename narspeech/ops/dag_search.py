@@ -87,7 +87,8 @@ def beam_search(
     emissions (R, L, V). A hypothesis is a text and not a path: its state holds the probability of being at each vertex
     after having said it, so that P(text) is the sum over all paths, as in training. (Huang et al. 2022, section 3.3,
     merge the paths of one text as far as they lie in the beam.) A token's score is its log-probability given those
-    before it. Every step costs R x K x L x (L + V); there are L - 1, and no host sync.
+    before it. Every step costs R x K x L x (L + V). There are L - 1 at most: every four of them a host sync tells
+    whether a text that goes on could still be among the best. With a scorer, which may add anything, all are taken.
     """
     rows, size, vocabulary = emissions.shape
     place, last = torch.arange(size, device=links.device), (lengths - 1)[:, None]
@@ -102,6 +103,11 @@ def beam_search(
     every = torch.arange(vocabulary, device=links.device).expand(rows * beam, -1)
     heard = tokens[..., :0] if scorer is None else scorer.start(links.device).expand(rows, beam, -1)
     for count in range(size - 1):
+        if scorer is None and count % 4 == 3:  # log P only falls, so that a text is worth most where it is longest
+            longest = last[:, 0].clamp(min=count + 1) if penalty > 0 else count + 1
+            hope = active.totals[:, 0] / longest**penalty
+            if bool(((ended.totals[:, -1] > hope) | (hope == -INF)).all()):
+                break
         reached = state @ onward
         bonus = emissions.new_zeros(1, 1, vocabulary)
         if scorer is not None:

@@ -200,6 +200,33 @@ class TestBeamSearch:
             assert found[0][1] == pytest.approx(values[best[0]], abs=1e-4)
             assert best != sorted(every, key=every.__getitem__, reverse=True)
 
+    @pytest.mark.parametrize("penalty", [-0.5, 0.0, 0.5, 1.0, 2.0])
+    def test_stopping_early_loses_nothing(self, penalty: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A scorer that says nothing keeps the search going to the end."""
+
+        class Says(Window):
+            context = 2
+
+            def __call__(self, context: Tensor, candidates: Tensor) -> Tensor:
+                return context.new_zeros(candidates.shape, dtype=torch.float)
+
+        taken: list[int] = []
+        take = Beam.take
+        monkeypatch.setattr(Beam, "take", lambda beam, index: taken.append(1) or take(beam, index))
+        steps = []
+        for seed in range(20):
+            torch.manual_seed(seed)
+            lengths = torch.tensor([30, 12, 2])
+            links, emissions = graph(lengths, vocabulary=9)
+            taken.clear()
+            found = beam_search(links, emissions, lengths, 3, penalty)
+            steps.append(len(taken) / 2)
+            complete = beam_search(links, emissions, lengths, 3, penalty, Says())
+            assert [hypotheses(found, row) for row in range(3)] == [hypotheses(complete, row) for row in range(3)]
+        assert max(steps) <= 29
+        if penalty <= 1:
+            assert min(steps) < 20
+
     def test_a_row_does_not_depend_on_the_others(self) -> None:
         links, emissions = graph(extra=3)
         batched = beam_search(links, emissions, LENGTHS, 3, 1.0)
