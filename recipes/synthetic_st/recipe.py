@@ -32,7 +32,8 @@ BASE = RecipeConfig(
     ),
     train=replace(librispeech.SMALL.train, epochs=40, max_seconds=120.0),
 )
-LAYERS = covost2.Layers(depth=3, width=192, feed_forward=768)
+# Those of Multi30k's models of text, so that a decoder that has learnt to translate there can go on here.
+LAYERS = covost2.Layers(depth=4, width=128, heads=4, feed_forward=256)
 
 
 def source(train: str, dev: str = "val-200", test: str = "test_2016_flickr") -> Source:
