@@ -247,7 +247,8 @@ class Run:
             if self.init_decoder is None:
                 tokenizer = make_tokenizer(self.config.tokenizer, texts, self.init)
             else:
-                tokenizer = keep_tokenizer(self.init_decoder, texts, "do without --init-decoder")
+                kept = tokenizers.load(self.init_decoder)
+                tokenizer = keep_tokenizer(kept, self.init_decoder, texts, "do without --init-decoder")
             tokenizer.save(folder)
         distributed.wait()
         return tokenizers.load(folder)

@@ -30,7 +30,7 @@ def make_tokenizer(config: TokenizerConfig, texts: Sequence[str], init: Path | N
     if init is not None and config.inherit:
         tokenizer = tokenizers.load(init)
         if _fits(tokenizer, config):
-            return keep_tokenizer(init, texts, "train a new tokenizer with --tokenizer.inherit false")
+            return keep_tokenizer(tokenizer, init, texts, "train a new tokenizer with --tokenizer.inherit false")
         print(
             f"the tokenizer of {_named(init, tokenizer)} is not of the profile's kind and size: a new one is trained",
             file=sys.stderr,
@@ -42,10 +42,9 @@ def make_tokenizer(config: TokenizerConfig, texts: Sequence[str], init: Path | N
     return tokenizers.train_sentencepiece(texts, size=config.size, model_type=config.kind)
 
 
-def keep_tokenizer(init: Path, texts: Sequence[str], mend: str) -> Tokenizer:
-    """The tokenizer of checkpoint `init`; stderr hears that it is kept, and of places in the training texts that it
+def keep_tokenizer(tokenizer: Tokenizer, init: Path, texts: Sequence[str], mend: str) -> Tokenizer:
+    """The tokenizer, which is that of checkpoint `init`; stderr hears that it is kept, and of places in the training texts that it
     cannot spell, which are to be corrected, or `mend`."""
-    tokenizer = tokenizers.load(init)
     print(f"the tokenizer of {_named(init, tokenizer)} is kept", file=sys.stderr)
     unknown = sum(ids.count(UNK) for ids in tokenizer.encode_batch(texts))
     if unknown:
