@@ -43,8 +43,8 @@ def make_tokenizer(config: TokenizerConfig, texts: Sequence[str], init: Path | N
 
 
 def keep_tokenizer(tokenizer: Tokenizer, init: Path, texts: Sequence[str], mend: str) -> Tokenizer:
-    """The tokenizer, which is that of checkpoint `init`; stderr hears that it is kept, and of places in the training texts that it
-    cannot spell, which are to be corrected, or `mend`."""
+    """The tokenizer, which is that of checkpoint `init`; stderr hears that it is kept, and of places in the
+    training texts that it cannot spell, which are to be corrected, or `mend`."""
     print(f"the tokenizer of {_named(init, tokenizer)} is kept", file=sys.stderr)
     unknown = sum(ids.count(UNK) for ids in tokenizer.encode_batch(texts))
     if unknown:
